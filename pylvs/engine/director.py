@@ -1,0 +1,140 @@
+"""The door: one call into compiled code takes a batch from frames received to frames leaving.
+
+    parse -> match (and schedule) -> forward -> frames[0 .. leaving].leaves
+
+No socket and no clock: memory, tables and ``now_ms`` come in, so the same code serves a live
+interface, a TAP device, a replayed capture and a property test.
+"""
+
+import secrets
+from typing import Any, Final
+
+import numpy as np
+
+from pylvs.engine.forward import forward, leave_born
+from pylvs.engine.match import match
+from pylvs.engine.parse import parse
+from pylvs.forwarding.transmit import release
+from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, NONE
+from pylvs.host import arp
+from pylvs.jit import compiled, door, records
+from pylvs.schedulers import FAILED
+from pylvs.schedulers.plugin import Plugins
+from pylvs.tables import connections, states
+from pylvs.tables.layouts import (
+    HASH_BITS,
+    HELD_LIMIT,
+    HELD_SLOT,
+    Limits,
+    Tables,
+    new_tables,
+)
+
+SCRATCH_SIZE: Final = BORN_LIMIT * 2_048
+SWEEP_LIMIT: Final = 1_024  # rows and ticks a breath looks at; about 50 us
+OWN_MEMORY: Final = SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT
+"""Bytes of memory the director itself needs: scratch, then the frames on hold."""
+
+
+@compiled
+def begin_batch(tables):
+    """Forget the last batch: its freed rows and its scratch may be used again."""
+    connections.begin_batch(tables)
+    director = tables.director[0]
+    director.born = 0
+    director.leaving = 0
+    director.scratch_used = 0
+
+
+@door
+def direct(tables, memory, frames, count, start, now_ms):
+    """Run one batch, or the rest of one from frame ``start`` on.
+
+    ``memory`` is uint8[...], ``frames`` FRAME[>= count + BORN_LIMIT], ``now_ms`` monotonic.
+    Returns ``count`` when all frames have their verdict, else the row of a frame to ASK about: set
+    its ``server`` and call again with that ``start``.
+    """
+    if start == 0:
+        begin_batch(tables)
+        parse(tables, memory, frames, count, now_ms)
+    asks = match(tables, frames, count, start, now_ms)
+    if asks < count:
+        return asks
+    forward(tables, memory, frames, count, now_ms)
+    director = tables.director[0]
+    born = director.born
+    arp.solicit(tables, memory, frames, count, now_ms)
+    release(tables, memory, frames, count, now_ms)
+    leave_born(tables, frames, count, born)
+    for row in range(count + director.born):
+        tables.reasons[frames[row].reason] += 1
+    return count
+
+
+@door
+def sweep(tables, now_ms, exact):
+    """Remove connections that are due; return whether none is left.  See ``connections.sweep``."""
+    return connections.sweep(tables, now_ms, SWEEP_LIMIT, exact)
+
+
+class Director:
+    """Tables, memory and the door to them, for callers in Python.
+
+    ``memory`` may be given by drivers that map their rings into it; it then has to hold
+    ``OWN_MEMORY`` bytes of the director's own from ``own_begin`` on.
+    """
+
+    def __init__(
+        self,
+        limits: Limits = Limits(),
+        *,
+        memory: Any = None,
+        own_begin: int = 0,
+        seed: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        if seed is None:
+            seed = tuple(secrets.randbits(HASH_BITS) | 1 for _ in range(4))  # type: ignore[assignment]
+        assert seed is not None
+        self.tables: Tables = new_tables(limits, seed)
+        states.set_timeouts(self.tables.timeouts)
+        self.memory = np.zeros(OWN_MEMORY, np.uint8) if memory is None else memory
+        self.frames = records(FRAME, BATCH_SIZE + BORN_LIMIT)
+        self.plugins = Plugins()
+        self.plugin_errors: list[str] = []
+        state = self.tables.director[0]
+        state["scratch_begin"] = own_begin
+        state["scratch_size"] = SCRATCH_SIZE
+        state["held_begin"] = own_begin + SCRATCH_SIZE
+
+    def direct(self, count: int, now_ms: int) -> None:
+        """Run the batch in ``frames[0 .. count]``, asking plug-in schedulers on the way."""
+        start = 0
+        while True:
+            start = int(direct(self.tables, self.memory, self.frames, count, start, now_ms))
+            if start == count:
+                return
+            self.ask(start)
+
+    def ask(self, row: int) -> None:
+        """Let the plug-in scheduler answer for one frame; one that raises loses that connection."""
+        frame = self.frames[row]
+        try:
+            frame["server"] = self.plugins.answer(self.tables, frame)
+        except Exception as error:  # a stranger's code: counted, told once, and never the director
+            frame["server"] = FAILED
+            text = f"{type(error).__name__}: {error}"
+            if text not in self.plugin_errors and len(self.plugin_errors) < 16:
+                self.plugin_errors.append(text)
+
+    def expire(self, now_ms: int) -> None:
+        """Remove every connection that is due at ``now_ms``, however long it takes."""
+        while not sweep(self.tables, now_ms, True):
+            pass
+
+    def leaving(self) -> list[int]:
+        """Return the rows that leave, in order."""
+        count = int(self.tables.director[0]["leaving"])
+        return [int(row) for row in self.frames["leaves"][:count]]
+
+
+__all__ = ["NONE", "Director", "direct"]

@@ -1,0 +1,63 @@
+"""NAT forwarding (``-m``): requests leave for the server's address and port, replies from the VIP's.
+
+Checksums are mended by what changed (RFC 1624), so a wrong one stays wrong by the same amount and
+nothing is verified, as in Linux.  A UDP datagram without a checksum is given one.  An unfinished
+checksum holds the sum of its pseudo-header alone: addresses change it, ports do not.
+"""
+
+from numpy import int64
+
+from pylvs.jit import compiled
+from pylvs.wire import ipv4, transport
+from pylvs.wire.checksum import replace_partial, replace_u16, replace_u32
+from pylvs.wire.memory import load_u16, load_u32, store_u16, store_u32
+
+
+@compiled
+def translate_request(memory, frame, entry):
+    """Rewrite VIP:vport to RIP:rport."""
+    _translate(
+        memory,
+        frame,
+        ipv4.DESTINATION,
+        transport.DESTINATION_PORT,
+        int64(entry.server_address),
+        int64(entry.server_port),
+    )
+
+
+@compiled
+def translate_reply(memory, frame, entry):
+    """Rewrite RIP:rport to VIP:vport."""
+    _translate(
+        memory,
+        frame,
+        ipv4.SOURCE,
+        transport.SOURCE_PORT,
+        int64(entry.virtual_address),
+        int64(entry.virtual_port),
+    )
+
+
+@compiled
+def _translate(memory, frame, address_field, port_field, address, port):
+    ip, header = frame.ip, frame.transport
+    old_address = load_u32(memory, ip + address_field)
+    old_port = load_u16(memory, header + port_field)
+    store_u32(memory, ip + address_field, address)
+    store_u16(memory, header + port_field, port)
+    header_sum = load_u16(memory, ip + ipv4.CHECKSUM)
+    store_u16(memory, ip + ipv4.CHECKSUM, replace_u32(header_sum, old_address, address))
+
+    field = header + transport.checksum_field(frame.protocol)
+    old = load_u16(memory, field)
+    if frame.checksum_start:
+        store_u16(memory, field, replace_partial(old, old_address, address))
+    elif frame.protocol == ipv4.UDP and old == 0:
+        size = frame.size - (header - ip)
+        store_u16(memory, field, transport.full_checksum(memory, ip, header, ipv4.UDP, size))
+    else:
+        new = replace_u16(replace_u32(old, old_address, address), old_port, port)
+        if frame.protocol == ipv4.UDP and new == 0:
+            new = 0xFFFF  # zero would mean that there is none
+        store_u16(memory, field, new)

@@ -1,0 +1,132 @@
+"""A batch of frames: where each lies in memory, what was read from it, what becomes of it.
+
+    driver.receive  -> offset length port_in checksum_* segment_*
+    parse           -> family protocol source destination ports ip transport size
+    match, schedule -> connection direction
+    forward         -> port_out verdict reason
+    driver.transmit <- everything with verdict TRANSMIT
+
+Rows ``0 .. count`` are the frames received; rows from ``count`` on are frames born in the
+director (ICMP errors, resets, ARP, segments).  A born frame leaves right after the frame that
+caused it, so frames leave by ``frames[0 .. director.leaving].leaves``, not by row.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+BATCH_SIZE: Final = 256  # 512 and more fall out of the second-level cache (measured: up to 2x)
+BORN_LIMIT: Final = 1024  # frames a batch may give birth to; a 64 KB frame makes 46 segments
+HEADROOM: Final = 64  # bytes free in front of every frame: tunnel headers, a virtio header
+NONE: Final = -1
+"""No row.  In every table and every field that names a row."""
+
+# One row a frame.  All int64: these are the hot path's local variables.
+FRAME: Final = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "offset",  # of the Ethernet header in memory
+            "length",  # bytes from there
+            "port_in",  # row in PORT
+            "port_out",
+            "slot",  # the driver's own name for the frame's place
+            "tagged",  # the link stripped an 802.1Q tag
+            "checksum_start",  # transport header of an unfinished checksum, from offset; 0: none
+            "checksum_field",  # where the checksum goes, from checksum_start
+            "segment_kind",  # virtio GSO type; 0: an ordinary frame
+            "segment_size",  # payload bytes of each segment the frame stands for
+            "segment_header",  # bytes of headers in front of the payload
+            "family",  # 4, 6 or 0
+            "protocol",
+            "source",  # host order; for IPv6 a keyed fold of the address, compared in full later
+            "destination",
+            "source_port",
+            "destination_port",
+            "ip",  # offset of the IP header in memory
+            "transport",  # offset of the transport header
+            "size",  # bytes of the packet from the IP header on, as its header says
+            "flags",  # TCP flags
+            "connection",  # row, or NONE
+            "service",  # row, or NONE
+            "server",  # ASK: the answer goes here
+            "direction",  # INPUT or OUTPUT
+            "verdict",
+            "reason",
+            "leaves",  # in row k: which frame is the k-th to leave
+        )
+    ],
+    align=True,
+)
+
+
+class Verdict(IntEnum):
+    """What becomes of a frame."""
+
+    TRANSMIT = 0  # leaves by port_out
+    PASS = 1  # the host's own stack has it
+    DROP = 2
+    HOLD = 3  # kept by the director until its next hop is known
+    ASK = 4  # Python decides, then the door is entered again at this frame
+    MATCH = 5  # not decided yet: look it up
+
+
+INPUT: Final = 0  # from a client
+OUTPUT: Final = 1  # from a real server
+
+class Reason(IntEnum):
+    """Why a frame got its verdict.  One reason is one counter and one line of help.
+
+    Members carry ``healthy``, the value a well-run director shows, and ``help``.
+    """
+
+    healthy: str
+    help: str
+
+    def __new__(cls, value: int, healthy: str, text: str) -> "Reason":
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.healthy = healthy
+        member.help = text
+        return member
+
+    FORWARDED = 0, "grows with traffic", "sent to the connection's real server"
+    REPLIED = 1, "grows with NAT traffic", "a real server's reply, sent to its client"
+    OBSERVED = 2, "0 unless replies cross the director", "a reply of a DR or TUN connection"
+    NOT_OURS = 3, "any", "no virtual service and no connection: the host's"
+    OTHER_HOST = 4, "any", "addressed to another station's MAC"
+    NOT_IP = 5, "any", "neither IPv4 nor ARP: the host's"
+    TAGGED = 6, "any", "802.1Q or 802.1ad tagged: the host's"
+    TRUNCATED = 7, "0", "shorter than its headers say"
+    BAD_HEADER = 8, "0", "IPv4 header malformed, or its checksum wrong"
+    MARTIAN = 9, "0", "source address can be no client's: multicast, broadcast, loopback, 0/8"
+    FRAGMENT = 10, "0", "a fragment for a virtual service; reassembly is not built yet"
+    ICMP_ERROR = 11, "low", "an ICMP error for a virtual service; relaying is not built yet"
+    OPTIONS = 12, "0", "source-routed: refused, as accept_source_route=0 does"
+    STRAY = 13, "low", "no connection, and not a packet that may open one: answered with a reset"
+    NO_SERVER = 14, "0", "service without a usable real server: answered with ICMP 3/3"
+    SERVER_GONE = 15, "0", "the connection's real server was removed"
+    TABLE_FULL = 16, "0", "no room for another connection"
+    SCHEDULER_FAILED = 17, "0", "the plug-in scheduler raised, or named no server of the service"
+    TIME_EXCEEDED = 18, "low", "TTL was used up: answered with ICMP 11/0"
+    TOO_BIG = 19, "low", "larger than the path's MTU and DF set: answered with ICMP 3/4"
+    UNFRAGMENTED = 20, "0", "larger than the path's MTU, DF clear; fragmenting is not built yet"
+    NO_ROUTE = 21, "0", "no route to the next hop"
+    WAITING = 22, "low", "kept until the next hop's MAC is known"
+    RELEASED = 23, "low", "left after waiting for its next hop's MAC"
+    WAIT_FULL = 24, "0", "too many frames wait for a MAC"
+    WAIT_TIMEOUT = 25, "0", "the next hop did not answer ARP"
+    SCRATCH_FULL = 26, "0", "no room to build a frame"
+    SEGMENTED = 27, "grows with TUN bulk traffic", "left as several segments inside a tunnel"
+    ECHO = 28, "any", "ping to a VIP of the director's own, answered"
+    ARP = 29, "any", "ARP for an address of the director's own"
+    ARP_OTHER = 30, "any", "ARP about somebody else: the host's"
+    RATE_LIMITED = 31, "low", "an ICMP error or reset that was due and not sent"
+    SEND_FAILED = 32, "0", "the kernel did not take the frame"
+    ROUTED = 33, "low", "a real server's packet without connection, forwarded as a router does"
+    ERROR_SENT = 34, "low", "an ICMP error that the director sent"
+    RESET_SENT = 35, "low", "a reset that the director sent"
+
+
+REASON_COUNT: Final = len(Reason)

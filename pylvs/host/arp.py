@@ -1,0 +1,119 @@
+"""ARP: answered for the director's own addresses, asked where no host stack would (RFC 826, 5227)."""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.forwarding import born
+from pylvs.frames import NONE, Reason, Verdict
+from pylvs.jit import compiled
+from pylvs.tables import neighbours
+from pylvs.tables.layouts import ASKED, FAILED
+from pylvs.wire import arp, ethernet
+from pylvs.wire.memory import load_u16, load_u32, load_u48
+
+RETRY_MS: Final = 1_000  # neigh/*/retrans_time_ms
+ATTEMPTS: Final = 3  # neigh/*/mcast_solicit
+
+
+@compiled
+def own_row(tables, address):
+    """Return the row of a VIP in ``own``, which is sorted by address, or ``NONE``."""
+    low, high = 0, tables.director[0].own_count
+    while low < high:
+        middle = (low + high) >> 1
+        if tables.own[middle].address < address:
+            low = middle + 1
+        else:
+            high = middle
+    if low < tables.director[0].own_count and tables.own[low].address == address:
+        return low
+    return NONE
+
+
+@compiled
+def receive(tables, memory, frame):
+    """Learn from an ARP packet, and answer it in place if it asks for one of our own addresses."""
+    frame.verdict = Verdict.PASS
+    frame.reason = Reason.ARP_OTHER
+    at = frame.offset + ethernet.HEADER_SIZE
+    if frame.length < ethernet.HEADER_SIZE + arp.SIZE or not arp.is_ethernet_ipv4(memory, at):
+        return
+    port = tables.ports[frame.port_in]
+    mac = load_u48(memory, at + arp.SENDER_MAC)
+    sender = load_u32(memory, at + arp.SENDER_ADDRESS)
+    if port.own_arp and mac & (1 << 40) == 0:
+        neighbour = neighbours.find(tables, frame.port_in, sender)
+        if neighbour != NONE:
+            neighbours.learn(tables, neighbour, mac)
+    target = load_u32(memory, at + arp.TARGET_ADDRESS)
+    row = own_row(tables, target)
+    if row == NONE or not tables.own[row].answers_arp or sender == target:
+        return
+    frame.reason = Reason.ARP
+    if load_u16(memory, at + arp.OPERATION) != arp.REQUEST:
+        return
+    arp.write(memory, at, arp.REPLY, port.mac, target, mac, sender)
+    ethernet.write(memory, frame.offset, mac, port.mac, ethernet.ARP)
+    frame.port_out = frame.port_in
+    frame.verdict = Verdict.TRANSMIT
+
+
+@compiled
+def _broadcast(tables, memory, frames, count, port_row, sender, target):
+    """Give birth to an ARP request; return whether there was room."""
+    row = born.new(tables, frames, count, ethernet.SIZE_MIN)
+    if row == NONE:
+        return False
+    frame = frames[row]
+    mac = tables.ports[port_row].mac
+    frame.port_out = port_row
+    frame.reason = Reason.ARP
+    memory[frame.offset : frame.offset + ethernet.SIZE_MIN] = 0
+    ethernet.write(memory, frame.offset, ethernet.BROADCAST, mac, ethernet.ARP)
+    at = frame.offset + ethernet.HEADER_SIZE
+    arp.write(memory, at, arp.REQUEST, mac, sender, 0, target)
+    return True
+
+
+@compiled
+def solicit(tables, memory, frames, count, now_ms):
+    """Ask for the next hops that packets wait for, on ports where the director does so itself."""
+    director = tables.director[0]
+    if director.wants == 0:
+        return
+    left = 0
+    for row in range(tables.neighbours.size):
+        neighbour = tables.neighbours[row]
+        if not neighbour.used:
+            break
+        if neighbour.state != ASKED:
+            continue
+        port = tables.ports[neighbour.port]
+        left += 1
+        if not port.own_arp or now_ms - neighbour.asked_ms < RETRY_MS and neighbour.attempts:
+            continue
+        if neighbour.attempts == ATTEMPTS:
+            neighbour.state = FAILED
+            left -= 1
+            continue
+        sender = int64(port.address)
+        if _broadcast(
+            tables, memory, frames, count, int64(neighbour.port), sender, int64(neighbour.address)
+        ):
+            neighbour.attempts += 1
+            neighbour.asked_ms = now_ms
+    director.wants = left
+
+
+@compiled
+def announce(tables, memory, frames, count):
+    """Announce every own address that answers ARP on every port with a link layer (RFC 5227)."""
+    for row in range(tables.director[0].own_count):
+        if not tables.own[row].answers_arp:
+            continue
+        address = int64(tables.own[row].address)
+        for port_row in range(tables.ports.size):
+            port = tables.ports[port_row]
+            if port.up and not port.raw_ip:
+                _broadcast(tables, memory, frames, count, port_row, address, address)

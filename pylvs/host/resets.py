@@ -1,0 +1,74 @@
+"""The reset that a closed TCP port answers with (RFC 9293, section 3.10.7.1).
+
+As Linux sends it: identification 0, DF, TTL 64, TOS 0, window 0, no options.
+"""
+
+from typing import Final
+
+from pylvs.forwarding import born
+from pylvs.forwarding.transmit import send_to
+from pylvs.frames import NONE, Reason
+from pylvs.host import limits
+from pylvs.jit import compiled
+from pylvs.wire import ethernet, ipv4, transport
+from pylvs.wire.memory import load_u32, store_u16, store_u32
+
+_DATA_OFFSET_FLAGS: Final = 0x5000
+_SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
+
+
+@compiled
+def send_reset(tables, memory, frames, count, frame, now_ms):
+    """Refuse a segment that belongs to no connection; a reset itself is never answered."""
+    if frame.flags & transport.RST:
+        return
+    if not limits.allows(tables, now_ms):
+        tables.reasons[Reason.RATE_LIMITED] += 1
+        return
+    row = born.new(tables, frames, count, ethernet.HEADER_SIZE + _SIZE)
+    if row == NONE:
+        return
+    reset = frames[row]
+    reset.reason = Reason.RESET_SENT
+    ip = reset.offset + ethernet.HEADER_SIZE
+    tcp = ip + ipv4.HEADER_SIZE
+    source, destination = frame.destination, frame.source
+    fragment = ipv4.DONT_FRAGMENT
+    ipv4.write(
+        memory, ip, 0, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination
+    )
+    _write_tcp(memory, ip, tcp, frame)
+    send_to(tables, memory, reset, destination, now_ms)
+
+
+@compiled
+def _write_tcp(memory, ip, tcp, frame):
+    store_u16(memory, tcp + transport.SOURCE_PORT, frame.destination_port)
+    store_u16(memory, tcp + transport.DESTINATION_PORT, frame.source_port)
+    if frame.flags & transport.ACK:
+        sequence = load_u32(memory, frame.transport + transport.ACKNOWLEDGMENT)
+        acknowledgment = 0
+        flags = transport.RST
+    else:
+        sequence = 0
+        acknowledgment = _end_of(memory, frame)
+        flags = transport.RST | transport.ACK
+    store_u32(memory, tcp + transport.SEQUENCE, sequence)
+    store_u32(memory, tcp + transport.ACKNOWLEDGMENT, acknowledgment)
+    store_u16(memory, tcp + transport.DATA_OFFSET, _DATA_OFFSET_FLAGS | flags)
+    store_u16(memory, tcp + transport.WINDOW, 0)
+    store_u32(memory, tcp + transport.TCP_CHECKSUM, 0)  # the urgent pointer too
+    result = transport.full_checksum(memory, ip, tcp, ipv4.TCP, transport.TCP_HEADER_SIZE)
+    store_u16(memory, tcp + transport.TCP_CHECKSUM, result)
+
+
+@compiled
+def _end_of(memory, frame):
+    """Return the sequence number after the segment; SYN and FIN each count as one byte."""
+    header = transport.tcp_header_size(memory, frame.transport)
+    size = frame.size - (frame.transport - frame.ip) - header
+    if frame.flags & transport.SYN:
+        size += 1
+    if frame.flags & transport.FIN:
+        size += 1
+    return (load_u32(memory, frame.transport + transport.SEQUENCE) + size) & 0xFFFF_FFFF

@@ -1,0 +1,224 @@
+"""The connection table: find, insert, remove.
+
+    buckets[hash(client, protocol)] -> row -> row -> NONE        newest first, as in Linux
+
+A connection is hashed by its client's end alone, so both directions of a NAT flow find it by one
+entry: the client is the source of requests and the destination of replies.
+"""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.frames import NONE
+from pylvs.jit import compiled
+from pylvs.tables import expiry, layouts
+from pylvs.tables.layouts import FLAG_HASHED, FLAG_INACTIVE, FORWARDING_MASK, MASQUERADE
+
+CHAIN_LIMIT: Final = 4_096
+"""How far a chain is followed.  Only one client port talking to thousands of services comes near."""
+
+_HASH_BITS: Final = layouts.HASH_BITS
+
+
+@compiled
+def bucket_of(tables, address, port, protocol):
+    """Hash a client's end to a bucket.
+
+    Multilinear hashing over 16-bit words with 44-bit random multipliers, taking the top bits modulo
+    2**44: two-universal (Dietzfelbinger), and no product leaves int64 on the way.
+    """
+    director = tables.director[0]
+    total = (
+        director.seed_0 * (address >> 16)
+        + director.seed_1 * (address & 0xFFFF)
+        + director.seed_2 * port
+        + director.seed_3 * (protocol + 1)
+    ) & ((1 << _HASH_BITS) - 1)
+    return total >> director.hash_shift
+
+
+@compiled
+def find_request(tables, bucket, frame):
+    """Return the row that a client's packet belongs to, or ``NONE``."""
+    connections = tables.connections
+    row = int64(tables.buckets[bucket])
+    for _ in range(CHAIN_LIMIT):
+        if row == NONE:
+            return NONE
+        entry = connections[row]
+        if (
+            entry.client_address == frame.source
+            and entry.client_port == frame.source_port
+            and entry.virtual_address == frame.destination
+            and entry.virtual_port == frame.destination_port
+            and entry.protocol == frame.protocol
+        ):
+            return row
+        row = int64(entry.next)
+    return NONE
+
+
+@compiled
+def find_reply(tables, bucket, frame):
+    """Return the row whose real server sent this packet to its client, or ``NONE``.
+
+    The sender is (RIP, rport) under masquerading and (VIP, vport) under every other method.
+    """
+    connections = tables.connections
+    row = int64(tables.buckets[bucket])
+    for _ in range(CHAIN_LIMIT):
+        if row == NONE:
+            return NONE
+        entry = connections[row]
+        if (
+            entry.client_address == frame.destination
+            and entry.client_port == frame.destination_port
+            and entry.protocol == frame.protocol
+        ):
+            if int64(entry.flags) & FORWARDING_MASK == MASQUERADE:
+                if (
+                    entry.server_address == frame.source
+                    and entry.server_port == frame.source_port
+                ):
+                    return row
+            elif (
+                entry.virtual_address == frame.source and entry.virtual_port == frame.source_port
+            ):
+                return row
+        row = int64(entry.next)
+    return NONE
+
+
+@compiled
+def begin_batch(tables):
+    """Let the rows freed in the batch before be used again."""
+    director = tables.director[0]
+    if director.freed != NONE:
+        tables.connections[director.freed_tail].next = director.free
+        director.free = director.freed
+        director.freed = NONE
+        director.freed_tail = NONE
+
+
+@compiled
+def allocate(tables):
+    """Return a free row, or ``NONE`` when the table is full."""
+    director = tables.director[0]
+    row = director.free
+    if row != NONE:
+        director.free = tables.connections[row].next
+        return row
+    if director.high_water == tables.connections.size:
+        return NONE
+    director.high_water += 1
+    return director.high_water - 1
+
+
+@compiled
+def insert(tables, row):
+    """Put a filled row at the head of its chain, and charge its server with it."""
+    entry = tables.connections[row]
+    bucket = bucket_of(
+        tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
+    )
+    entry.next = tables.buckets[bucket]
+    tables.buckets[bucket] = row
+    entry.flags = int64(entry.flags) | FLAG_HASHED | FLAG_INACTIVE
+    tables.servers[entry.server].inactive += 1
+    tables.director[0].connection_count += 1
+
+
+@compiled
+def set_active(tables, row, active):
+    """Count the connection on the side it now belongs to."""
+    entry = tables.connections[row]
+    flags = int64(entry.flags)
+    was_active = flags & FLAG_INACTIVE == 0
+    if active == was_active:
+        return
+    entry.flags = flags ^ FLAG_INACTIVE
+    if entry.server == NONE:
+        return
+    server = tables.servers[entry.server]
+    step = 1 if active else -1
+    server.active += step
+    server.inactive -= step
+
+
+@compiled
+def remove(tables, row):
+    """Take a connection out of chain, wheel and counts; its row is free from the next batch on."""
+    entry = tables.connections[row]
+    bucket = bucket_of(
+        tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
+    )
+    at = int64(tables.buckets[bucket])
+    if at == row:
+        tables.buckets[bucket] = entry.next
+    else:
+        while tables.connections[at].next != row:
+            at = int64(tables.connections[at].next)
+        tables.connections[at].next = entry.next
+    expiry.unlink(tables, row)
+
+    if entry.server != NONE:
+        server = tables.servers[entry.server]
+        if int64(entry.flags) & FLAG_INACTIVE:
+            server.inactive -= 1
+        else:
+            server.active -= 1
+        if not server.available and server.active + server.inactive == 0:
+            server.used = 0
+    entry.flags = 0
+    entry.expires_ms = 0
+
+    director = tables.director[0]
+    director.connection_count -= 1
+    entry.next = director.freed
+    if director.freed == NONE:
+        director.freed_tail = row
+    director.freed = row
+
+
+@compiled
+def is_due(tables, row, now_ms):
+    return tables.connections[row].expires_ms <= now_ms
+
+
+@compiled
+def sweep(tables, now_ms, limit, exact):
+    """Remove what is due, looking at no more than ``limit`` rows; return whether all was seen.
+
+    ``exact`` also walks the slot that ``now_ms`` itself lies in: what replay needs and what a
+    live director leaves to lookups, which never return a connection that is due.
+    """
+    director = tables.director[0]
+    last = now_ms // expiry.TICK_MS
+    if director.tick < last - expiry.WHEEL_SIZE:
+        director.tick = last - expiry.WHEEL_SIZE
+    for _ in range(limit):
+        if director.tick + 1 >= last:
+            break
+        row = int64(tables.wheel[(director.tick + 1) % expiry.WHEEL_SIZE])
+        if row == NONE:
+            director.tick += 1
+        elif is_due(tables, row, now_ms):
+            remove(tables, row)
+        else:
+            expiry.place(tables, row, now_ms)
+    else:
+        return False
+    if exact:
+        _sweep_current(tables, last, now_ms)
+    return True
+
+
+@compiled
+def _sweep_current(tables, tick, now_ms):
+    row = int64(tables.wheel[tick % expiry.WHEEL_SIZE])
+    while row != NONE:
+        following = int64(tables.connections[row].wheel_next)
+        if is_due(tables, row, now_ms):
+            remove(tables, row)
+        row = following

@@ -1,0 +1,70 @@
+"""The timing wheel: which connections may be due when.
+
+    wheel[tick % WHEEL_SIZE] -> row <-> row <-> row        one slot every TICK_MS
+
+A packet only moves ``expires_ms``.  The row stays in its slot until that comes up, and is then
+placed again if its time has moved on: a busy connection costs the wheel one step per timeout, not
+one per packet.  Only when the deadline moves *before* the slot (ESTABLISHED to CLOSE) is the row
+moved at once.  (Varghese and Lauck's hashed wheel, made lazy.)
+"""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.frames import NONE
+from pylvs.jit import compiled
+from pylvs.tables import layouts
+
+TICK_MS: Final = layouts.TICK_MS
+WHEEL_SIZE: Final = layouts.WHEEL_SIZE
+
+
+@compiled
+def link(tables, row, tick):
+    """Put a row that stands nowhere into the slot of ``tick``."""
+    entry = tables.connections[row]
+    slot = tick % WHEEL_SIZE
+    first = int64(tables.wheel[slot])
+    entry.wheel_tick = tick
+    entry.wheel_previous = NONE
+    entry.wheel_next = first
+    if first != NONE:
+        tables.connections[first].wheel_previous = row
+    tables.wheel[slot] = row
+
+
+@compiled
+def unlink(tables, row):
+    entry = tables.connections[row]
+    before, after = int64(entry.wheel_previous), int64(entry.wheel_next)
+    if before == NONE:
+        tables.wheel[int64(entry.wheel_tick) % WHEEL_SIZE] = after
+    else:
+        tables.connections[before].wheel_next = after
+    if after != NONE:
+        tables.connections[after].wheel_previous = before
+
+
+@compiled
+def tick_of(tables, row, now_ms):
+    """Return the tick at which the row should be looked at: its own, or the wheel's horizon."""
+    horizon = now_ms // TICK_MS + WHEEL_SIZE - 2
+    return min(int64(tables.connections[row].expires_ms) // TICK_MS, horizon)
+
+
+@compiled
+def place(tables, row, now_ms):
+    """Move a row to where its deadline belongs."""
+    unlink(tables, row)
+    link(tables, row, tick_of(tables, row, now_ms))
+
+
+@compiled
+def restart(tables, row, timeout_ms, now_ms):
+    """Start the connection's timer anew."""
+    entry = tables.connections[row]
+    entry.timeout_ms = timeout_ms
+    entry.expires_ms = now_ms + timeout_ms
+    if (now_ms + timeout_ms) // TICK_MS < entry.wheel_tick:
+        place(tables, row, now_ms)

@@ -1,0 +1,87 @@
+"""Next hops and their MAC addresses.
+
+    neighbour_buckets[hash(port, address)] -> row -> row -> NONE
+
+A row is made by the first packet that needs it; who resolves it depends on the port: the host's
+own ARP where there is a host stack, the director's where there is none.
+"""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.frames import NONE
+from pylvs.jit import compiled
+from pylvs.tables.layouts import ASKED, FAILED, KNOWN, NEIGHBOUR_BUCKETS, UNKNOWN
+
+CHAIN_LIMIT: Final = 256
+
+
+@compiled
+def _bucket_of(port, address):
+    mixed = (address * 0x61C8_8647 + port) & 0xFFFF_FFFF
+    return (mixed ^ (mixed >> 15)) % NEIGHBOUR_BUCKETS
+
+
+@compiled
+def find(tables, port, address):
+    """Return the row of a next hop, or ``NONE``."""
+    row = int64(tables.neighbour_buckets[_bucket_of(port, address)])
+    for _ in range(CHAIN_LIMIT):
+        if row == NONE:
+            return NONE
+        neighbour = tables.neighbours[row]
+        if neighbour.address == address and neighbour.port == port:
+            return row
+        row = int64(neighbour.next)
+    return NONE
+
+
+@compiled
+def find_or_add(tables, port, address):
+    """Return the row of a next hop, made if need be; ``NONE`` when the table is full."""
+    row = find(tables, port, address)
+    if row != NONE:
+        return row
+    for free in range(tables.neighbours.size):
+        neighbour = tables.neighbours[free]
+        if neighbour.used:
+            continue
+        bucket = _bucket_of(port, address)
+        neighbour.used = 1
+        neighbour.port = port
+        neighbour.address = address
+        neighbour.state = UNKNOWN
+        neighbour.mac = 0
+        neighbour.attempts = 0
+        neighbour.asked_ms = 0
+        neighbour.next = tables.neighbour_buckets[bucket]
+        tables.neighbour_buckets[bucket] = free
+        return free
+    return NONE
+
+
+@compiled
+def learn(tables, row, mac):
+    """A MAC was heard of; frames that wait for it leave with the next batch."""
+    neighbour = tables.neighbours[row]
+    neighbour.mac = mac
+    neighbour.state = KNOWN
+    neighbour.attempts = 0
+
+
+@compiled
+def forget(tables, row):
+    """The host no longer knows this MAC: the next packet asks for it again."""
+    tables.neighbours[row].state = UNKNOWN
+
+
+@compiled
+def want(tables, row, now_ms):
+    """Note that somebody needs this next hop's MAC."""
+    neighbour = tables.neighbours[row]
+    if neighbour.state == UNKNOWN or neighbour.state == FAILED:
+        neighbour.state = ASKED
+        neighbour.attempts = 0
+        neighbour.asked_ms = 0
+        tables.director[0].wants += 1

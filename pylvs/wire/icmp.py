@@ -1,0 +1,52 @@
+"""ICMP (RFC 792, RFC 1191): eight bytes, then what the message is about.
+
++---------------+---------------+-------------------------------+
+|     Type      |     Code      |           Checksum            |
++---------------+---------------+-------------------------------+
+|       Identifier, or 0        |   Sequence, or next-hop MTU   |
++---------------------------------------------------------------+
+"""
+
+from typing import Final
+
+from pylvs.jit import compiled
+from pylvs.wire import checksum
+from pylvs.wire.memory import store_u16
+
+TYPE: Final = 0
+CODE: Final = 1
+CHECKSUM: Final = 2
+REST: Final = 4
+HEADER_SIZE: Final = 8
+
+ECHO_REPLY: Final = 0
+UNREACHABLE: Final = 3
+SOURCE_QUENCH: Final = 4
+ECHO: Final = 8
+TIME_EXCEEDED: Final = 11
+
+HOST_UNREACHABLE: Final = 1
+PORT_UNREACHABLE: Final = 3
+FRAGMENTATION_NEEDED: Final = 4
+IN_TRANSIT: Final = 0
+NO_DETAIL: Final = 0
+
+ERROR_SIZE_MAX: Final = 576  # of the whole IPv4 packet (RFC 1812, section 4.3.2.3)
+
+
+@compiled
+def is_error(type_):
+    """Whether IPVS relates this type to the connection it quotes."""
+    return type_ == UNREACHABLE or type_ == SOURCE_QUENCH or type_ == TIME_EXCEEDED
+
+
+@compiled
+def write(memory, at, type_, code, rest, size):
+    """Write the header of a message of ``size`` bytes whose body is in place, checksum included."""
+    memory[at + TYPE] = type_
+    memory[at + CODE] = code
+    store_u16(memory, at + CHECKSUM, 0)
+    store_u16(memory, at + REST, rest >> 16)
+    store_u16(memory, at + REST + 2, rest & 0xFFFF)
+    total = checksum.add(memory, at, size, 0)
+    store_u16(memory, at + CHECKSUM, ~checksum.fold(total) & 0xFFFF)

@@ -1,0 +1,82 @@
+"""Big-endian loads and stores.  The only code that knows the network's byte order.
+
+Loads widen to int64 at once: in NumPy ``uint8 << 8`` is zero, in Numba it is not, and a
+function must mean the same thing compiled and uncompiled.  (``int()`` would not do: Numba makes
+uint64 of an unsigned field, and uint64 + int64 is float64.)
+"""
+
+import numpy as np
+from numpy import int64
+
+from pylvs.jit import compiled
+
+
+@compiled
+def load_u8(memory, at):
+    return int64(memory[at])
+
+
+@compiled
+def load_u16(memory, at):
+    return (int64(memory[at]) << 8) | int64(memory[at + 1])
+
+
+@compiled
+def load_u32(memory, at):
+    return (load_u16(memory, at) << 16) | load_u16(memory, at + 2)
+
+
+@compiled
+def load_u48(memory, at):
+    """Return a MAC address as an integer."""
+    return (load_u16(memory, at) << 32) | load_u32(memory, at + 2)
+
+
+@compiled
+def store_u16(memory, at, value):
+    memory[at] = (value >> 8) & 0xFF
+    memory[at + 1] = value & 0xFF
+
+
+@compiled
+def store_u32(memory, at, value):
+    store_u16(memory, at, value >> 16)
+    store_u16(memory, at + 2, value & 0xFFFF)
+
+
+@compiled
+def store_u48(memory, at, value):
+    store_u16(memory, at, value >> 32)
+    store_u32(memory, at + 2, value & 0xFFFFFFFF)
+
+
+@compiled
+def load_native_u16(memory, at):
+    """Return 16 bits in the machine's own byte order: what the kernel shares memory in."""
+    return int64(memory[at : at + 2].view(np.uint16)[0])
+
+
+@compiled
+def load_native_u32(memory, at):
+    return int64(memory[at : at + 4].view(np.uint32)[0])
+
+
+@compiled
+def store_native_u16(memory, at, value):
+    memory[at : at + 2].view(np.uint16)[0] = value
+
+
+@compiled
+def store_native_u32(memory, at, value):
+    memory[at : at + 4].view(np.uint32)[0] = value
+
+
+@compiled
+def copy(memory, to, at, size):
+    """Copy ``size`` bytes from ``at`` to ``to``; the two ranges do not overlap."""
+    memory[to : to + size] = memory[at : at + size]
+
+
+@compiled
+def fill(memory, at, size, value):
+    memory[at : at + size] = value

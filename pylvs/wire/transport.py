@@ -1,0 +1,88 @@
+"""TCP (RFC 9293, section 3.1) and UDP (RFC 768) headers, as far as a director reads them.
+
+TCP                                              UDP
++---------------+---------------+                +---------------+---------------+
+|  Source port  |   Dest port   |                |  Source port  |   Dest port   |
++---------------+---------------+                +---------------+---------------+
+|        Sequence number        |                |    Length     |   Checksum    |
++-------------------------------+                +---------------+---------------+
+|     Acknowledgment number     |
++----+-----+----+---------------+
+|Size|     |Flag|    Window     |
++----+-----+----+---------------+
+|   Checksum    |    Urgent     |
++---------------+---------------+
+"""
+
+from typing import Final
+
+from pylvs.jit import compiled
+from pylvs.wire import checksum, ipv4
+from pylvs.wire.memory import load_u8, load_u16
+
+SOURCE_PORT: Final = 0
+DESTINATION_PORT: Final = 2
+
+SEQUENCE: Final = 4
+ACKNOWLEDGMENT: Final = 8
+DATA_OFFSET: Final = 12
+FLAGS: Final = 13
+WINDOW: Final = 14
+TCP_CHECKSUM: Final = 16
+TCP_HEADER_SIZE: Final = 20
+
+UDP_LENGTH: Final = 4
+UDP_CHECKSUM: Final = 6
+UDP_HEADER_SIZE: Final = 8
+
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+PSH: Final = 0x08
+ACK: Final = 0x10
+CWR: Final = 0x80
+
+UNTRACKED: Final = 1 << 16  # a transport header no packet is long enough to hold
+
+
+@compiled
+def header_size_min(protocol):
+    """Return the least number of bytes of transport header a connection needs."""
+    if protocol == ipv4.TCP:
+        return TCP_HEADER_SIZE
+    if protocol == ipv4.UDP:
+        return UDP_HEADER_SIZE
+    return UNTRACKED
+
+
+@compiled
+def checksum_field(protocol):
+    """Return where the checksum stands in a TCP or UDP header."""
+    return TCP_CHECKSUM if protocol == ipv4.TCP else UDP_CHECKSUM
+
+
+@compiled
+def tcp_header_size(memory, transport):
+    return (load_u8(memory, transport + DATA_OFFSET) >> 4) << 2
+
+
+@compiled
+def pseudo_header(memory, ip, protocol, size):
+    """Return the unfolded sum of the IPv4 pseudo-header for ``size`` transport bytes."""
+    total = protocol + size
+    for word in range(ip + ipv4.SOURCE, ip + ipv4.HEADER_SIZE, 2):
+        total += load_u16(memory, word)
+    return total
+
+
+@compiled
+def full_checksum(memory, ip, transport, protocol, size):
+    """Return the checksum of ``size`` bytes at ``transport``, whose own field must be zero.
+
+    A UDP checksum of zero would mean "none" and comes out as all ones (RFC 768).
+    """
+    total = checksum.add(memory, transport, size, pseudo_header(memory, ip, protocol, size))
+    result = ~checksum.fold(total) & 0xFFFF
+    if result == 0 and protocol == ipv4.UDP:
+        return 0xFFFF
+    return result
