@@ -149,12 +149,18 @@ class Manager:
         tables.director[0]["path_count"] = len(ordered)
         mailbox.aim_all(tables)
 
+    def _tell_neighbour(self, kind: int, port: int, address: int, mac: int = 0) -> None:
+        tables = self.director.tables
+        mailbox.carry_out(tables, kind=kind, port=port, address=address, mac=mac)
+
     def learn(self, port: int, address: int, mac: int) -> None:
         """A next hop's MAC is known."""
-        mailbox.carry_out(
-            self.director.tables,
-            kind=mailbox.LEARN_NEIGHBOUR,
-            port=port,
-            address=address,
-            mac=mac,
-        )
+        self._tell_neighbour(mailbox.LEARN_NEIGHBOUR, port, address, mac)
+
+    def forget(self, port: int, address: int) -> None:
+        """The host no longer knows a next hop's MAC."""
+        self._tell_neighbour(mailbox.FORGET_NEIGHBOUR, port, address)
+
+    def fail(self, port: int, address: int) -> None:
+        """A next hop does not answer."""
+        self._tell_neighbour(mailbox.FAIL_NEIGHBOUR, port, address)

@@ -15,7 +15,7 @@ from pylvs.engine.forward import forward, leave_born
 from pylvs.engine.match import match
 from pylvs.engine.parse import parse
 from pylvs.forwarding.transmit import release
-from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, NONE
+from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
 from pylvs.host import arp
 from pylvs.jit import compiled, door, records
 from pylvs.schedulers import FAILED
@@ -69,6 +69,14 @@ def direct(tables, memory, frames, count, start, now_ms):
     for row in range(count + director.born):
         tables.reasons[frames[row].reason] += 1
     return count
+
+
+@door
+def announce(tables, memory, frames):
+    """Give birth to an announcement of every own address, as a batch of its own."""
+    begin_batch(tables)
+    arp.announce(tables, memory, frames, 0)
+    leave_born(tables, frames, 0, 0)
 
 
 @door
@@ -137,4 +145,3 @@ class Director:
         return [int(row) for row in self.frames["leaves"][:count]]
 
 
-__all__ = ["NONE", "Director", "direct"]

@@ -1,0 +1,191 @@
+"""Virtual services and real servers as ``pylvs run`` takes them: --vip, --rs, --mode, --rules."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from pylvs.control.model import (
+    MASQUERADE,
+    METHODS,
+    PROTOCOLS,
+    WEIGHT_MAX,
+    Command,
+    Server,
+    ServerKey,
+    ServiceKey,
+)
+from pylvs.control.rules import parse_endpoint, parse_text
+from pylvs.errors import UsageError
+
+
+def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that state services to a command."""
+    for option in reversed(
+        (
+            click.option(
+                "--vip",
+                "vips",
+                multiple=True,
+                metavar="IP:PORT[/udp]",
+                help="A virtual service; /tcp is the default.  May be given again.",
+            ),
+            click.option(
+                "--rs",
+                "servers",
+                multiple=True,
+                metavar="IP[:PORT][,weight=N]",
+                help="A real server of every --vip.  Without a port, the service's.",
+            ),
+            click.option(
+                "--mode",
+                type=click.Choice(list(METHODS)),
+                help="Forwarding method: nat, dr (default) or tun.",
+            ),
+            click.option("-m", "mode_flag", flag_value="nat", help="The same as --mode nat."),
+            click.option("-g", "mode_flag", flag_value="dr", help="The same as --mode dr."),
+            click.option("-i", "mode_flag", flag_value="tun", help="The same as --mode tun."),
+            click.option(
+                "--scheduler",
+                "-s",
+                default="wlc",
+                show_default=True,
+                metavar="NAME",
+                help="rr, wrr, lc, wlc, or a plug-in: package.module:Class.",
+            ),
+            click.option(
+                "--timeout",
+                metavar="TCP,TCPFIN,UDP",
+                help="Connection timeouts in seconds; 0 keeps the default (900,120,300).",
+            ),
+            click.option(
+                "--rules",
+                metavar="FILE",
+                help="Services as ipvsadm -S prints them; - for standard input.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def parse_address(text: str) -> int:
+    """Return a bare IPv4 address (one with a port is taken without it); raises UsageError."""
+    try:
+        return parse_endpoint(text, 0)[0]
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def parse_service(text: str) -> ServiceKey:
+    """Return the service that a --vip names; raises UsageError."""
+    endpoint, slash, protocol = text.partition("/")
+    _refuse_ipv6(text, "--vip")
+    if slash and protocol not in PROTOCOLS:
+        raise UsageError(f"--vip {text}: protocol {protocol!r} is neither tcp nor udp")
+    try:
+        address, port = parse_endpoint(endpoint, 0)
+    except ValueError as error:
+        raise UsageError(f"--vip {text}: {error}; give IP:PORT or IP:PORT/udp") from None
+    if port == 0:
+        raise UsageError(f"--vip {text}: no port; give IP:PORT or IP:PORT/udp")
+    return ServiceKey(PROTOCOLS[protocol or "tcp"], address, port)
+
+
+def _refuse_ipv6(text: str, option: str) -> None:
+    if text.startswith("[") or text.count(":") > 1:
+        raise UsageError(f"{option} {text}: IPv6 is not built yet; give an IPv4 address")
+
+
+def parse_server(text: str, service: ServiceKey, method: int) -> Server:
+    """Return the real server that an --rs names for one service; raises UsageError."""
+    _refuse_ipv6(text, "--rs")
+    endpoint, *settings = text.split(",")
+    try:
+        address, port = parse_endpoint(endpoint, service.port)
+    except ValueError as error:
+        raise UsageError(f"--rs {text}: {error}; give IP[:PORT][,weight=N]") from None
+    if port != service.port and method != MASQUERADE:
+        raise UsageError(
+            f"--rs {text}: port {port} differs from the service's {service.port}, and only "
+            "--mode nat can change ports"
+        )
+    weight = 1
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if name != "weight" or not equals:
+            raise UsageError(f"--rs {text}: {setting!r} is not weight=N")
+        if not value.isascii() or not value.isdigit() or int(value) > WEIGHT_MAX:
+            raise UsageError(f"--rs {text}: weight {value!r} is not 0 to {WEIGHT_MAX}")
+        weight = int(value)
+    return Server(ServerKey(address, port), method, weight)
+
+
+def _timeouts(text: str) -> tuple[int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"--timeout {text}: give three numbers of seconds, as in 900,120,300")
+    tcp, tcp_fin, udp = map(int, parts)
+    if max(tcp, tcp_fin, udp) > 2_678_400:
+        raise UsageError(f"--timeout {text}: the longest is 2678400 seconds, a month")
+    return tcp, tcp_fin, udp
+
+
+def commands_of(
+    vips: tuple[str, ...],
+    servers: tuple[str, ...],
+    mode: str | None,
+    mode_flag: str | None,
+    scheduler: str,
+    timeout: str | None,
+    rules: str | None,
+) -> list[Command]:
+    """Return what the options state, as commands; raises UsageError with every fault named."""
+    if rules is not None and (vips or servers):
+        raise UsageError("--rules and --vip/--rs exclude each other")
+    if mode and mode_flag and mode != mode_flag:
+        raise UsageError(f"--mode {mode} and the forwarding option contradict each other")
+    commands = []
+    if timeout:
+        commands.append(Command("set", timeouts=_timeouts(timeout)))
+    if rules is not None:
+        return commands + _read_rules(rules)
+    if servers and not vips:
+        raise UsageError("--rs without --vip: name the virtual service, as in --vip 192.0.2.10:80")
+    method = METHODS[mode or mode_flag or "dr"]
+    faults = []
+    for vip in vips:
+        try:
+            service = parse_service(vip)
+        except UsageError as error:
+            faults.append(str(error))
+            continue
+        if any(known.service == service for known in commands if known.verb == "A"):
+            faults.append(f"--vip {vip}: given twice")
+        commands.append(Command("A", service, scheduler))
+        seen = set()
+        for text in servers:
+            try:
+                server = parse_server(text, service, method)
+            except UsageError as error:
+                faults.append(str(error))
+                continue
+            if server.key in seen:
+                faults.append(f"--rs {text}: given twice")
+            seen.add(server.key)
+            commands.append(Command("a", service, server=server))
+    if faults:
+        raise UsageError("\n".join(dict.fromkeys(faults)))
+    return commands
+
+
+def _read_rules(path: str) -> list[Command]:
+    if path == "-":
+        return parse_text(sys.stdin, "standard input")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return parse_text(file, path)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"--rules {path}: {reason}") from None

@@ -1,0 +1,243 @@
+"""A director from its first syscall to its last: opened, claimed, announced, watched, undone.
+
+    open rings -> read the network -> check -> claim -> announce -> ready -> ... -> undo
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import uvloop
+
+from pylvs.control import claims, conflict, listing
+from pylvs.control.instance import Instance
+from pylvs.control.manager import Manager, Route
+from pylvs.control.model import Command, Service
+from pylvs.control.network import Network
+from pylvs.drivers import linux
+from pylvs.drivers.base import Driver
+from pylvs.drivers.packet_ring import PacketRings
+from pylvs.drivers.tuntap import TunTap
+from pylvs.engine.director import OWN_MEMORY, Director
+from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
+from pylvs.errors import HostError
+from pylvs.frames import NONE, Reason
+from pylvs.tables.layouts import KNOWN, Limits
+from pylvs.wire.text import address_text, mac_text
+
+log = logging.getLogger("pylvs")
+
+
+@dataclass
+class Options:
+    """What a director is to be; addresses are ints in host order."""
+
+    interfaces: list[str] = field(default_factory=list)
+    tap: str = ""
+    tun: str = ""
+    commands: list[Command] = field(default_factory=list)
+    connections: int = Limits().connections
+    dip: int = 0
+    prefix: int = 24
+    gateway: int = 0
+    stats_interval: float = 0.0
+
+
+@dataclass
+class ServerPlan:
+    """How a real server will be reached, for the table shown at the start."""
+
+    service: Service
+    name: str
+    method: int
+    weight: int
+    interface: str
+    mac: str
+
+
+class Daemon:
+    """One running director."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._undo = contextlib.ExitStack()
+        try:
+            self._open()
+        except BaseException:
+            self._undo.close()
+            raise
+
+    def _open(self) -> None:
+        options = self.options
+        instance = Instance()
+        self._undo.callback(instance.close)
+        self.claims = None if options.tap or options.tun else claims.Claims()
+        self.driver = self._open_driver()
+        self._undo.callback(self.driver.close)
+        begin = linux.page_up(OWN_MEMORY)
+        reservation = linux.Reservation(begin + self.driver.memory_size)
+        self.director = Director(
+            Limits(connections=options.connections), memory=reservation.array
+        )
+        self.manager = Manager(self.director)
+        self.manager.apply_all(options.commands)
+        self.engine = Engine(self.director, self.driver, reservation)
+        self._describe_ports()
+        self.network: Network | None = None
+        if options.tap or options.tun:
+            self._set_own_routes()
+        else:
+            self.network = Network(self.engine, self.manager, self.driver.ports)
+            self._undo.callback(self.network.stop)
+            self.network.on_change = self._network_changed
+            self.engine.on_wants = self.network.ask
+            self.director.tables.director[0]["forwards"] = _reads_one(
+                "/proc/sys/net/ipv4/ip_forward"
+            )
+            self.network.start()
+            self._override_source()
+        self._check()
+        if self.claims is not None:
+            self._undo.callback(self.claims.clear)
+            self._claim()
+        self.driver.attach(reservation, begin)
+
+    def _open_driver(self) -> Driver:
+        if self.options.tap:
+            return TunTap(self.options.tap, layer=2)
+        if self.options.tun:
+            return TunTap(self.options.tun, layer=3)
+        return PacketRings(self.options.interfaces, SEGMENTS_LIMIT)
+
+    def _describe_ports(self) -> None:
+        for row, port in enumerate(self.driver.ports):
+            entry = self.director.tables.ports[row]
+            entry["mac"] = port.mac
+            entry["mtu"] = port.mtu
+            entry["raw_ip"] = port.raw_ip
+            entry["own_arp"] = port.own_arp
+            entry["offloads"] = port.offloads
+            entry["up"] = 1
+            entry["address"] = self.options.dip
+
+    def _set_own_routes(self) -> None:
+        """Without a host stack: one link, and a gateway if one is named."""
+        options = self.options
+        mtu = self.driver.ports[0].mtu
+        routes = []
+        if options.dip and options.tap:
+            routes.append(Route(options.dip, options.prefix, 0, options.dip, 0, mtu))
+        if options.gateway or not routes:
+            routes.append(Route(0, 0, options.gateway, options.dip, 0, mtu))
+        self.manager.set_local(frozenset())
+        self.manager.set_routes(routes)
+
+    def _override_source(self) -> None:
+        """Let ``--dip`` be the source of tunnels, whatever the routes say."""
+        if self.options.dip:
+            tables = self.director.tables
+            tables.paths["source"][: int(tables.director[0]["path_count"])] = self.options.dip
+
+    def _claim(self) -> None:
+        assert self.claims is not None
+        devices = [port.name for port in self.driver.ports]
+        services = self.manager.table.services.values()
+        self.claims.set(claims.ruleset(devices, services, self.manager.local))
+
+    def _network_changed(self) -> None:
+        try:
+            self.engine.call(self._override_source)
+            self._claim()
+        except HostError as error:
+            log.error("%s", error)
+
+    def _check(self) -> None:
+        """Refuse what cannot work, and warn of what will only work in part."""
+        without = []
+        plans = list(self.plan())
+        for plan in plans:
+            if not plan.interface:
+                without.append(plan)
+                log.warning("no route to real server %s by the director's interfaces", plan.name)
+        if plans and len(without) == len(plans):
+            raise HostError(
+                "no real server can be reached: there is no route to any of them by "
+                f"{', '.join(port.name for port in self.driver.ports)}; check `ip route`"
+            )
+        if self.options.tap or self.options.tun:
+            return
+        vips = {key.address for key in self.manager.table.services} - self.manager.local
+        for port in self.driver.ports:
+            found = conflict.find_conflict(port, vips)
+            if found:
+                raise HostError(
+                    f"VIP {address_text(found[0])} is in use: {found[1]} answers for it on "
+                    f"{port.name}; give that station another address, or if it is a real server, "
+                    "prepare it with `pylvs realserver setup`"
+                )
+
+    def plan(self) -> Iterator[ServerPlan]:
+        """Yield every real server with the way that leads to it."""
+        tables = self.director.tables
+        for service in self.manager.table.services.values():
+            for row in self.manager.server_rows(service):
+                server = tables.servers[row]
+                interface, mac = "", ""
+                if server["path"] != NONE:
+                    path = tables.paths[int(server["path"])]
+                    interface = self.driver.ports[int(path["port"])].name
+                    neighbour = tables.neighbours[int(server["neighbour"])]
+                    mac = mac_text(neighbour["mac"]) if neighbour["state"] == KNOWN else ""
+                name = f"{address_text(server['address'])}:{server['port']}"
+                yield ServerPlan(
+                    service, name, int(server["forwarding"]), int(server["weight"]), interface, mac
+                )
+
+    def run(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
+        """Direct until SIGINT or SIGTERM; raises HostError when the engine failed."""
+        self.engine.start()
+        self.engine.announce()
+        try:
+            uvloop.run(self._watch(on_ready, on_stats))
+        finally:
+            self.engine.stop()
+            self._undo.close()
+        if self.engine.failure is not None:
+            raise HostError(f"the engine stopped: {self.engine.failure}") from self.engine.failure
+
+    async def _watch(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopped.set)
+        on_ready()
+        interval = self.options.stats_interval
+        next_stats = loop.time() + interval
+        told = 0
+        while not stopped.is_set() and self.engine.failure is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), 0.25)
+            for text in self.director.plugin_errors[told:]:
+                log.error("scheduler plug-in: %s", text)
+                told += 1
+            if interval and loop.time() >= next_stats:
+                next_stats += interval
+                on_stats()
+
+    def listing(self) -> list[listing.ServiceRow]:
+        """Return the table with its counters, consistent in itself."""
+        rows: list[listing.ServiceRow] = self.engine.call(lambda: listing.read(self.manager))
+        return rows
+
+    def reasons(self) -> dict[str, int]:
+        """Return how many frames had each reason, those that none had left out."""
+        counts = self.director.tables.reasons
+        return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}
+
+
+def _reads_one(path: str) -> bool:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip() != "0"

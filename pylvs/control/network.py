@@ -1,0 +1,214 @@
+"""The host's network as the director needs it: links, addresses, routes and neighbours by netlink.
+
+One thread of its own (pyroute2 does not live in a running event loop).  It reads everything once,
+then follows the kernel's notifications: neighbours one by one, everything else by reading again.
+Next hops are resolved by the kernel's own ARP: the director asks for an entry to be used and hears
+the answer as a notification.
+"""
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from pylvs.control.manager import Manager, Route
+from pylvs.drivers.base import Port
+from pylvs.engine.loop import Engine
+from pylvs.frames import NONE
+from pylvs.tables.layouts import ASKED, KNOWN
+from pylvs.wire.text import address_of, address_text, mac_of
+
+log = logging.getLogger("pylvs.network")
+
+_AF_INET: Final = 2
+_NTF_USE: Final = 0x01
+_NUD_FAILED: Final = 0x20
+_NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable ... noarp, permanent
+_IFF_UP: Final = 1
+_TABLES: Final = (254, 255)  # main, local
+_REFRESH_S: Final = 30.0
+_SETTLE_S: Final = 0.05  # changes come in bursts; read again once they pause
+
+
+class Network:
+    """Keeps ports, routes, neighbours and local addresses of the director as the host has them.
+
+    ``on_change`` is called, in this thread, after anything but a neighbour changed.
+    """
+
+    def __init__(self, engine: Engine, manager: Manager, ports: list[Port]) -> None:
+        self._engine = engine
+        self._manager = manager
+        self._row_by_name = {port.name: row for row, port in enumerate(ports)}
+        self._row_by_index: dict[int, int] = {}
+        self._index_by_row: dict[int, int] = {}
+        self._netlink = IPRoute()
+        self._events = IPRoute()
+        self._stopping = threading.Event()
+        self._asked = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pylvs-network", daemon=True)
+        self.on_change: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Read everything, then begin to follow changes."""
+        self._events.bind(async_cache=False)
+        self.read()
+        for message in self._netlink.get_neighbours(family=_AF_INET):
+            self._take_neighbour(message)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._netlink.close()
+        self._events.close()
+
+    def ask(self) -> None:
+        """Have the next hops resolved that the director wants; callable from any thread."""
+        self._asked.set()
+
+    def read(self) -> None:
+        """Read links, addresses and routes, and give them to the director."""
+        links = self._read_links()
+        addresses, primary = self._read_addresses()
+        routes = self._read_routes(links, primary)
+
+        def give() -> None:
+            ports = self._manager.director.tables.ports
+            for row, (mac, mtu, is_up) in links.items():
+                ports[row]["mac"] = mac
+                ports[row]["mtu"] = mtu
+                ports[row]["up"] = is_up
+                ports[row]["address"] = primary.get(self._index_by_row[row], 0)
+            self._manager.set_local(addresses)
+            self._manager.set_routes(routes)
+
+        self._engine.call(give)
+
+    def _read_links(self) -> dict[int, tuple[int, int, bool]]:
+        links = {}
+        self._row_by_index.clear()
+        self._index_by_row.clear()
+        for link in self._netlink.get_links():
+            row = self._row_by_name.get(link.get_attr("IFLA_IFNAME"))
+            if row is None:
+                continue
+            self._row_by_index[link["index"]] = row
+            self._index_by_row[row] = link["index"]
+            mac = mac_of(link.get_attr("IFLA_ADDRESS"))
+            links[row] = (mac, int(link.get_attr("IFLA_MTU")), bool(link["flags"] & _IFF_UP))
+        for name, row in self._row_by_name.items():
+            if row not in links:
+                log.warning("interface %s is gone", name)
+        return links
+
+    def _read_addresses(self) -> tuple[frozenset[int], dict[int, int]]:
+        """Return all local addresses, and the first one of each interface."""
+        every = set()
+        primary: dict[int, int] = {}
+        for message in self._netlink.get_addr(family=_AF_INET):
+            address = address_of(message.get_attr("IFA_LOCAL"))
+            every.add(address)
+            primary.setdefault(message["index"], address)
+        return frozenset(every), primary
+
+    def _read_routes(
+        self, links: dict[int, tuple[int, int, bool]], primary: dict[int, int]
+    ) -> list[Route]:
+        routes = []
+        for message in self._netlink.get_routes(family=_AF_INET):
+            if message.get_attr("RTA_TABLE") not in _TABLES:
+                continue
+            hop = message
+            if message.get_attr("RTA_MULTIPATH"):
+                hop = message.get_attr("RTA_MULTIPATH")[0]
+            index = hop.get_attr("RTA_OIF") or hop.get("oif", 0)
+            row = self._row_by_index.get(index, NONE)
+            metrics = message.get_attr("RTA_METRICS")
+            mtu = metrics.get_attr("RTAX_MTU") if metrics else None
+            source = message.get_attr("RTA_PREFSRC")
+            gateway = hop.get_attr("RTA_GATEWAY")
+            routes.append(
+                Route(
+                    network=address_of(message.get_attr("RTA_DST") or "0.0.0.0"),
+                    prefix=message["dst_len"],
+                    gateway=address_of(gateway) if gateway else 0,
+                    source=address_of(source) if source else primary.get(index, 0),
+                    port=row,
+                    mtu=mtu or (links[row][1] if row in links else 65_535),
+                    kind=message["type"],
+                    metric=message.get_attr("RTA_PRIORITY") or 0,
+                )
+            )
+        return routes
+
+    def _take_neighbour(self, message: Any) -> None:
+        row = self._row_by_index.get(message["ifindex"])
+        destination = message.get_attr("NDA_DST")
+        if row is None or message["family"] != _AF_INET or destination is None:
+            return
+        address = address_of(destination)
+        mac = message.get_attr("NDA_LLADDR")
+        if message.get("event") == "RTM_DELNEIGH":
+            self._engine.call(lambda: self._manager.forget(row, address))
+        elif message["state"] & _NUD_USABLE and mac:
+            self._engine.call(lambda: self._manager.learn(row, address, mac_of(mac)))
+        elif message["state"] & _NUD_FAILED:
+            self._engine.call(lambda: self._manager.fail(row, address))
+
+    def _resolve(self, state: int) -> None:
+        """Ask the kernel for every next hop of this state; a known one is thereby kept fresh."""
+
+        def find() -> list[tuple[int, int]]:
+            tables = self._manager.director.tables
+            rows = tables.neighbours[tables.neighbours["used"] == 1]
+            found = []
+            for row in rows:
+                port = tables.ports[int(row["port"])]
+                if row["state"] == state and not port["own_arp"] and not port["raw_ip"]:
+                    found.append((int(row["port"]), int(row["address"])))
+            tables.director[0]["wants"] = 0
+            return found
+
+        for port, address in self._engine.call(find):
+            index = self._index_by_row.get(port)
+            if index is None:
+                continue
+            text = address_text(address)
+            try:
+                self._netlink.neigh("replace", dst=text, ifindex=index, flags=_NTF_USE, state=0)
+                for message in self._netlink.get_neighbours(family=_AF_INET, ifindex=index):
+                    if message.get_attr("NDA_DST") == text:
+                        self._take_neighbour(message)
+            except NetlinkError as error:
+                log.warning("cannot have %s resolved: %s", text, error)
+
+    def _run(self) -> None:
+        refresh = time.monotonic() + _REFRESH_S
+        changed_at = 0.0
+        poller = select.poll()
+        poller.register(self._events.fileno(), select.POLLIN)
+        while not self._stopping.is_set():
+            if self._asked.is_set():
+                self._asked.clear()
+                self._resolve(ASKED)
+            now = time.monotonic()
+            if now >= refresh:
+                refresh = now + _REFRESH_S
+                self._resolve(KNOWN)
+            if changed_at and now - changed_at >= _SETTLE_S:
+                changed_at = 0.0
+                self.read()
+                self.on_change()
+            if poller.poll(10):
+                for message in self._events.get():
+                    if message.get("event", "").endswith("NEIGH"):
+                        self._take_neighbour(message)
+                    elif message.get("event"):
+                        changed_at = time.monotonic()

@@ -1,0 +1,115 @@
+"""What a host needs to be a real server, as shell lines: shown by --dry-run, run otherwise.
+
+| | VIP | sysctls | also |
+| --- | --- | --- | --- |
+| dr | on lo | arp_ignore 1, arp_announce 2 | the gateway is the router, never the director |
+| tun | on tunl0 | the same, rp_filter 0 | decapsulation: the kernel's ipip, or pylvs's own |
+| nat | none | none | the gateway is the director |
+
+``arp_ignore`` keeps the server from answering ARP for the VIP, ``arp_announce`` from naming it in its
+own requests.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Final
+
+from pylvs.control.instance import state_directory
+from pylvs.errors import HostError
+from pylvs.wire.text import address_text
+
+TUNNEL_DEVICE: Final = "tunl0"
+_QUIET_ARP: Final = {
+    "net/ipv4/conf/all/arp_ignore": "1",
+    "net/ipv4/conf/all/arp_announce": "2",
+}
+_NO_PATH_CHECK: Final = {
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+}
+
+
+def _settings(mode: str) -> dict[str, str]:
+    if mode == "nat":
+        return {}
+    return _QUIET_ARP | (_NO_PATH_CHECK if mode == "tun" else {})
+
+
+def kernel_has_ipip() -> bool:
+    """Whether the kernel decapsulates IPIP itself: its tunl0 is there once the module is."""
+    return pathlib.Path("/sys/module/ipip").exists() or pathlib.Path("/sys/module/tunnel4").exists()
+
+
+def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
+    """Return the shell lines that make this host a real server."""
+    lines = [f"echo {value} > /proc/sys/{name}" for name, value in _settings(mode).items()]
+    device = "lo"
+    if mode == "tun":
+        device = TUNNEL_DEVICE
+        if kernel_has_ipip():
+            lines.append(f"ip link set {device} up")
+        else:
+            lines.append(f"setsid {sys.executable} -m pylvs.lab.decapsulator {device} &")
+            lines.append(f"until ip link show {device} up | grep -q {device}; do sleep 0.05; done")
+        lines.append(f"echo 0 > /proc/sys/net/ipv4/conf/{device}/rp_filter")
+    if mode != "nat":
+        lines += [f"ip address add {address_text(vip)}/32 dev {device}" for vip in vips]
+    if gateway:
+        lines.append(f"ip route replace default via {address_text(gateway)}")
+    return lines
+
+
+def undo_lines(vips: list[int], mode: str, before: dict[str, str]) -> list[str]:
+    """Return the shell lines that undo it; ``before`` are the settings' values from before."""
+    lines = []
+    if mode != "nat":
+        device = TUNNEL_DEVICE if mode == "tun" else "lo"
+        lines += [f"ip address del {address_text(vip)}/32 dev {device}" for vip in vips]
+    if mode == "tun":
+        if kernel_has_ipip():
+            lines.append(f"ip link set {TUNNEL_DEVICE} down")
+        else:
+            lines.append(f"ip link del {TUNNEL_DEVICE}")  # which ends the decapsulator
+    lines += [
+        f"echo {before.get(name, '0')} > /proc/sys/{name}" for name in reversed(_settings(mode))
+    ]
+    return lines
+
+
+def _record_path() -> pathlib.Path:
+    return state_directory() / "realserver.json"
+
+
+def remember_settings(mode: str) -> None:
+    """Write down the settings' present values, unless an earlier set-up did."""
+    path = _record_path()
+    if path.exists():
+        return
+    before = {name: _read(name) for name in _settings(mode)}
+    path.write_text(json.dumps(before), encoding="ascii")
+
+
+def recall_settings() -> dict[str, str]:
+    path = _record_path()
+    if not path.exists():
+        return {}
+    before: dict[str, str] = json.loads(path.read_text(encoding="ascii"))
+    return before
+
+
+def forget_settings() -> None:
+    _record_path().unlink(missing_ok=True)
+
+
+def _read(name: str) -> str:
+    return pathlib.Path("/proc/sys", name).read_text(encoding="ascii").strip()
+
+
+def run_lines(lines: list[str]) -> None:
+    """Run shell lines one by one; raises HostError with the first that fails."""
+    for line in lines:
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HostError(f"`{line}` failed: {done.stderr.strip() or done.returncode}")

@@ -1,0 +1,228 @@
+"""The breath: receive, direct, transmit, housekeeping; over and over, off the GIL.
+
+    while no doorbell:
+        receive -> direct -> transmit -> release      at most 256 frames
+        a bounded slice of expiry
+        nothing there? poll(2)
+
+On packet rings the whole loop is compiled and comes back to Python only for a reason (``Event``);
+other drivers breathe in Python, by the same steps.
+"""
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from enum import IntEnum
+from typing import Any, Final
+
+import numpy as np
+
+from pylvs.drivers import linux, packet_ring
+from pylvs.drivers.base import Driver
+from pylvs.engine.director import SWEEP_LIMIT, Director, announce, begin_batch, direct, sweep
+from pylvs.frames import BATCH_SIZE, BORN_LIMIT, Reason
+from pylvs.jit import compiled, door, records
+from pylvs.tables import connections
+
+IDLE_MS: Final = 100  # the longest the loop sleeps: expiry and ARP retries wait no longer
+SEGMENTS_LIMIT: Final = BORN_LIMIT - 2 * BATCH_SIZE
+"""Segments the GSO frames of one batch may make, less what else it may give birth to."""
+
+
+class Event(IntEnum):
+    """Why the compiled loop came back."""
+
+    DOORBELL = 0  # control wants something
+    ASK = 1  # a plug-in scheduler is to answer for frame ``row``
+    WANTS = 2  # a next hop's MAC is wanted from the host
+
+
+# What the compiled loop keeps between two calls, and shares with control.
+LOOP: Final = np.dtype(
+    [
+        ("doorbell", np.int64),  # control sets it; the only cell written by two threads
+        ("address", np.int64),  # of memory in the process
+        ("count", np.int64),  # frames of the batch that was interrupted
+        ("row", np.int64),  # where to enter it again; 0: no batch is interrupted
+        ("wants", np.int64),  # what Python was last told
+        ("now_ms", np.int64),
+        ("breaths", np.int64),
+        ("lost", np.int64),
+    ],
+    align=True,
+)
+
+
+@compiled
+def _read_clock(clock):
+    """Return CLOCK_MONOTONIC in milliseconds; ``clock`` is int64[2] to put it in."""
+    linux.clock_gettime(linux.CLOCK_MONOTONIC, clock.ctypes.data)
+    return clock[0] * 1_000 + clock[1] // 1_000_000
+
+
+@door
+def breathe_on_rings(tables, memory, frames, rings, pollfds, clock, loop):
+    """Breathe until something needs Python; return the ``Event``."""
+    state = loop[0]
+    director = tables.director[0]
+    while True:
+        count = state.count
+        if state.row == 0:
+            if state.doorbell:
+                return Event.DOORBELL
+            state.now_ms = _read_clock(clock)
+            count = packet_ring.receive_all(memory, rings, frames, BATCH_SIZE, SEGMENTS_LIMIT)
+            state.count = count
+        if count or director.held_count or director.wants:
+            state.row = direct(tables, memory, frames, count, state.row, state.now_ms)
+            if state.row < count:
+                return Event.ASK
+            leaving = director.leaving
+            refused = packet_ring.send_leaving(memory, state.address, rings, frames, leaving)
+            tables.reasons[Reason.SEND_FAILED] += refused
+            packet_ring.release_slots(memory, frames, count)
+            state.row = 0
+        else:
+            begin_batch(tables)
+        swept = connections.sweep(tables, state.now_ms, SWEEP_LIMIT, False)
+        state.breaths += 1
+        if director.wants != state.wants:
+            state.wants = director.wants
+            if director.wants:
+                return Event.WANTS
+        if count == 0 and swept:
+            linux.poll(pollfds.ctypes.data, pollfds.size, IDLE_MS)
+
+
+class Engine:
+    """A director, a driver, and the thread that breathes.
+
+    ``call`` runs a function between two breaths, in the engine's thread: the only way for anybody
+    else to touch the tables.  ``on_wants`` is called there too, when next hops are to be resolved.
+    """
+
+    def __init__(self, director: Director, driver: Driver, reservation: linux.Reservation) -> None:
+        self.director = director
+        self.driver = driver
+        self.on_wants: Callable[[], None] = lambda: None
+        self.failure: BaseException | None = None
+        self._reservation = reservation
+        self._doorbell = os.eventfd(0, os.EFD_NONBLOCK)
+        self._loop = records(LOOP, 1)
+        self._loop[0]["address"] = reservation.address
+        self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="pylvs-engine", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Run ``function`` between two breaths and return its result; raises what it raises."""
+        if not self._thread.is_alive():
+            return function()
+        future: Future[Any] = Future()
+        with self._lock:
+            self._calls.append((function, future))
+        self._ring()
+        return future.result()
+
+    def stop(self) -> None:
+        """End the thread after the current breath."""
+        self._stopping = True
+        self._ring()
+        if self._thread.is_alive():
+            self._thread.join()
+        os.close(self._doorbell)
+
+    def announce(self) -> None:
+        """Announce the director's own addresses on every port."""
+
+        def send() -> None:
+            tables, frames = self.director.tables, self.director.frames
+            announce(tables, self.director.memory, frames)
+            self.driver.transmit(frames, int(tables.director[0]["leaving"]))
+
+        self.call(send)
+
+    def _ring(self) -> None:
+        self._loop[0]["doorbell"] = 1
+        os.eventfd_write(self._doorbell, 1)
+
+    def _answer_calls(self) -> None:
+        self._loop[0]["doorbell"] = 0
+        try:
+            os.eventfd_read(self._doorbell)
+        except BlockingIOError:
+            pass  # the bell was read before; the cell alone brought us here
+        with self._lock:
+            calls, self._calls = self._calls, []
+        for function, future in calls:
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _run(self) -> None:
+        try:
+            if isinstance(self.driver, packet_ring.PacketRings):
+                self._run_compiled(self.driver)
+            else:
+                self._run_plain()
+        except BaseException as error:
+            self.failure = error
+        self._answer_calls()
+
+    def _run_compiled(self, driver: packet_ring.PacketRings) -> None:
+        descriptors = [self._doorbell, *driver.descriptors()]
+        pollfds = np.zeros(len(descriptors), linux.POLLFD)
+        pollfds["fd"] = descriptors
+        pollfds["events"] = linux.POLLIN
+        clock = np.zeros(2, np.int64)
+        tables, frames = self.director.tables, self.director.frames
+        memory = self._reservation.array
+        while not self._stopping:
+            event = breathe_on_rings(
+                tables, memory, frames, driver.rings, pollfds, clock, self._loop
+            )
+            if event == Event.DOORBELL:
+                self._answer_calls()
+            elif event == Event.ASK:
+                self.director.ask(int(self._loop[0]["row"]))
+            else:
+                self.on_wants()
+
+    def _run_plain(self) -> None:
+        poller = select.poll()
+        for descriptor in [self._doorbell, *self.driver.descriptors()]:
+            poller.register(descriptor, select.POLLIN)
+        while not self._stopping:
+            if self._loop[0]["doorbell"]:
+                self._answer_calls()
+            if breathe(self.director, self.driver, linux.monotonic_ms()) == 0:
+                poller.poll(IDLE_MS)
+            wants = int(self.director.tables.director[0]["wants"])
+            if wants != self._loop[0]["wants"]:
+                self._loop[0]["wants"] = wants
+                if wants:
+                    self.on_wants()
+
+
+def breathe(director: Director, driver: Driver, now_ms: int, *, exact: bool = False) -> int:
+    """Take one breath in Python and return how many frames came in.
+
+    ``exact`` has everything that is due expire first: what replay needs, where time jumps.
+    """
+    if exact:
+        director.expire(now_ms)
+    count = driver.receive(director.frames, BATCH_SIZE)
+    director.direct(count, now_ms)
+    refused = driver.transmit(director.frames, int(director.tables.director[0]["leaving"]))
+    director.tables.reasons[Reason.SEND_FAILED] += refused
+    driver.release(director.frames, count)
+    if not exact:
+        sweep(director.tables, now_ms, False)
+    return count

@@ -1,0 +1,233 @@
+"""A lab built and taken down again: namespaces, bridges, veth pairs, and the processes in them.
+
+Every namespace carries the lab's own name in front, and only those are ever removed.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Final
+
+from pylvs.control import realserver
+from pylvs.errors import HostError
+from pylvs.lab.topology import Topology
+from pylvs.wire.text import address_of
+
+READY_TIMEOUT_S: Final = 120.0
+_STOP_TIMEOUT_S: Final = 10.0
+
+
+def require_tools() -> None:
+    """Raise HostError unless namespaces can be made here."""
+    if shutil.which("ip") is None:
+        raise HostError("the lab needs the ip program: apt-get install iproute2")
+    if os.geteuid() != 0:
+        raise HostError(
+            "the lab needs root, or a user namespace of its own: unshare --user --map-root-user "
+            "--net --mount sh -c 'mount -t tmpfs none /run && pylvs lab demo'"
+        )
+
+
+def ip(*words: str, check: bool = True) -> str:
+    """Run the ip program; raises HostError with what it said."""
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise HostError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Lab:
+    """One lab.  Use it as a context manager, or ``up`` and ``down``."""
+
+    def __init__(self, topology: Topology, name: str = "") -> None:
+        self.topology = topology
+        self.name = name or f"lvs-{secrets.token_hex(2)}"
+        self.namespaces: list[str] = []
+        self.processes: list[subprocess.Popen[str]] = []
+        self.director: subprocess.Popen[str] | None = None
+        self.folder = pathlib.Path(f"/run/pylvs/lab-{self.name}")
+
+    def __enter__(self) -> "Lab":
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    def namespace(self, node: str) -> str:
+        return f"{self.name}-{node}"
+
+    def up(self) -> None:
+        """Build the network and prepare the real servers; nothing runs in it yet."""
+        require_tools()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._add_namespace("switch")
+        for lan in self.topology.lans:
+            ip("-n", self.namespace("switch"), "link", "add", lan, "type", "bridge")
+            ip("-n", self.namespace("switch"), "link", "set", lan, "up")
+        for node in self.topology.nodes:
+            self._add_namespace(node.name)
+            for interface in node.interfaces:
+                self._plug(node.name, interface.name, interface.lan, interface.address)
+            if node.gateway:
+                space = self.namespace(node.name)
+                ip("-n", space, "route", "add", "default", "via", node.gateway)
+            forwards = "1" if node.forwards else "0"
+            self.shell(node.name, f"echo {forwards} > /proc/sys/net/ipv4/ip_forward")
+            self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter")
+            self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects")
+        for server in self.topology.servers:
+            lines = realserver.setup_lines([address_of(self.topology.vip)], self.topology.mode)
+            for line in lines:
+                self.shell(server, line)
+        self._save()
+
+    def _add_namespace(self, node: str) -> None:
+        space = self.namespace(node)
+        ip("netns", "add", space)
+        self.namespaces.append(space)
+        ip("-n", space, "link", "set", "lo", "up")
+
+    def _plug(self, node: str, interface: str, lan: str, address: str) -> None:
+        space, switch = self.namespace(node), self.namespace("switch")
+        far = f"{node}.{interface}"
+        ip("-n", space, "link", "add", interface, "type", "veth", "peer", "name", far, "netns", switch)
+        ip("-n", switch, "link", "set", far, "master", lan, "up")
+        ip("-n", space, "address", "add", address, "dev", interface)
+        ip("-n", space, "link", "set", interface, "up")
+
+    def shell(self, node: str, line: str) -> str:
+        """Run one shell line in a node; raises HostError with what it said."""
+        words = ["ip", "netns", "exec", self.namespace(node), "sh", "-c", line]
+        with open(self.folder / "shell.err", "w+", encoding="utf-8") as errors:
+            done = subprocess.run(
+                words, stdout=subprocess.PIPE, stderr=errors, text=True, check=False, timeout=120
+            )
+            errors.seek(0)
+            said = errors.read()
+        if done.returncode:
+            raise HostError(f"in {node}: `{line}` failed: {said.strip() or done.returncode}")
+        return done.stdout
+
+    def spawn(self, node: str, words: list[str], log: str) -> subprocess.Popen[str]:
+        """Start a process in a node, its output in the lab's folder."""
+        command = ["ip", "netns", "exec", self.namespace(node), *words]
+        with open(self.folder / log, "w", encoding="utf-8") as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
+        self.processes.append(process)
+        return process
+
+    def log(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8", errors="replace")
+
+    def start_director(self, arguments: list[str] | None = None) -> None:
+        """Start ``pylvs run`` in the director and wait for its ``pylvs: ready``."""
+        words = [sys.executable, "-m", "pylvs", "run"]
+        words += self.topology.director_arguments() if arguments is None else arguments
+        self.director = self.spawn("director", words, "director.log")
+        end = time.monotonic() + READY_TIMEOUT_S
+        while "pylvs: ready" not in self.log("director.log"):
+            if self.director.poll() is not None:
+                raise HostError(f"the director did not start:\n{self.log('director.log')}")
+            if time.monotonic() > end:
+                raise HostError(f"the director was not ready in {READY_TIMEOUT_S:.0f} s")
+            time.sleep(0.02)
+
+    def stop_director(self) -> str:
+        """Stop the director and return what it printed."""
+        assert self.director is not None
+        self.director.send_signal(signal.SIGTERM)
+        status = self.director.wait(_STOP_TIMEOUT_S)
+        text = self.log("director.log")
+        if status:
+            raise HostError(f"the director ended with status {status}:\n{text}")
+        return text
+
+    def start_servers(self) -> None:
+        """Start a web server in each real server that names itself in every answer."""
+        for node, address in self.topology.servers.items():
+            port = self.topology.server_port
+            if nginx := shutil.which("nginx"):
+                words = [nginx, "-e", "stderr", "-c", str(self._write_nginx(node, port))]
+            else:
+                words = [sys.executable, "-m", "pylvs.lab.webserver", node, str(port)]
+            self.spawn(node, words, f"{node}.log")
+            self._await_port(node, address, port)
+
+    def _write_nginx(self, node: str, port: int) -> pathlib.Path:
+        path = self.folder / f"{node}.conf"
+        files = self.folder / node
+        files.mkdir(exist_ok=True)
+        path.write_text(
+            f"daemon off; worker_processes 1; pid {files}/pid; error_log stderr;\n"
+            "events { worker_connections 4096; }\n"
+            "http { access_log off; keepalive_requests 1000000;\n"
+            f"  client_body_temp_path {files}; proxy_temp_path {files}; fastcgi_temp_path {files};\n"
+            f"  uwsgi_temp_path {files}; scgi_temp_path {files};\n"
+            f"  server {{ listen {port}; root {files};\n"
+            f'    location = / {{ default_type text/plain; return 200 "{node}\\n"; }} }} }}\n',
+            encoding="ascii",
+        )
+        os.chmod(self.folder, 0o755)
+        return path
+
+    def _await_port(self, node: str, address: str, port: int) -> None:
+        probe = (
+            "import socket,sys,time\n"
+            "for _ in range(200):\n"
+            f"    s=socket.socket(); r=s.connect_ex(('{address}',{port})); s.close()\n"
+            "    if r==0: sys.exit(0)\n"
+            "    time.sleep(0.05)\n"
+            "sys.exit('no server listens')\n"
+        )
+        self.shell(node, f"exec {sys.executable} -c \"{probe}\"")
+
+    def fetch(self, count: int = 1, path: str = "/") -> list[str]:
+        """Return the answers to ``count`` HTTP requests from the client, each on its own connection."""
+        url = f"http://{self.topology.vip}:{self.topology.port}{path}"
+        if shutil.which("curl"):
+            line = f"for i in $(seq {count}); do curl -sS --max-time 5 {url} || exit 1; done"
+        else:
+            line = (
+                f"for i in $(seq {count}); do {sys.executable} -c 'import urllib.request as u;"
+                f'print(u.urlopen("{url}", timeout=5).read().decode(), end="")\' || exit 1; done'
+            )
+        return self.shell("client", line).split()
+
+    def down(self) -> None:
+        """End the processes and remove the namespaces and the folder."""
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for space in self.namespaces:
+            for pid in ip("netns", "pids", space, check=False).split():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGTERM)
+            ip("netns", "del", space, check=False)
+        self.processes.clear()
+        self.namespaces.clear()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _save(self) -> None:
+        record = {"mode": self.topology.mode, "namespaces": self.namespaces}
+        (self.folder / "lab.json").write_text(json.dumps(record), encoding="ascii")
