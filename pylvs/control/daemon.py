@@ -99,6 +99,9 @@ class Daemon:
             )
             self.network.start()
             self._override_source()
+        self.manager.want_servers()
+        if self.network is not None:
+            self.network.ask()
         self._check()
         if self.claims is not None:
             self._undo.callback(self.claims.clear)

@@ -14,7 +14,7 @@ from pylvs.engine.director import Director
 from pylvs.errors import RuleError
 from pylvs.frames import NONE
 from pylvs.tables import states
-from pylvs.tables.layouts import UNICAST
+from pylvs.tables.layouts import ASKED, UNICAST, UNKNOWN
 
 
 class Route(NamedTuple):
@@ -148,6 +148,15 @@ class Manager:
             entry["kind"] = route.kind
         tables.director[0]["path_count"] = len(ordered)
         mailbox.aim_all(tables)
+
+    def want_servers(self) -> None:
+        """Have every real server's next hop resolved before the first packet needs it."""
+        tables = self.director.tables
+        for server in tables.servers[tables.servers["used"] == 1]:
+            neighbour = tables.neighbours[int(server["neighbour"])]
+            if server["neighbour"] != NONE and neighbour["state"] == UNKNOWN:
+                neighbour["state"] = ASKED
+                tables.director[0]["wants"] += 1
 
     def _tell_neighbour(self, kind: int, port: int, address: int, mac: int = 0) -> None:
         tables = self.director.tables

@@ -51,7 +51,8 @@ def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
         if kernel_has_ipip():
             lines.append(f"ip link set {device} up")
         else:
-            lines.append(f"setsid {sys.executable} -m pylvs.lab.decapsulator {device} &")
+            program = f"{sys.executable} -m pylvs.lab.decapsulator {device}"
+            lines.append(f"setsid {program} </dev/null >/dev/null 2>&1 &")
             lines.append(f"until ip link show {device} up | grep -q {device}; do sleep 0.05; done")
         lines.append(f"echo 0 > /proc/sys/net/ipv4/conf/{device}/rp_filter")
     if mode != "nat":

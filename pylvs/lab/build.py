@@ -91,7 +91,6 @@ class Lab:
             lines = realserver.setup_lines([address_of(self.topology.vip)], self.topology.mode)
             for line in lines:
                 self.shell(server, line)
-        self._save()
 
     def _add_namespace(self, node: str) -> None:
         space = self.namespace(node)
@@ -219,15 +218,32 @@ class Lab:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for space in self.namespaces:
-            for pid in ip("netns", "pids", space, check=False).split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGTERM)
-            ip("netns", "del", space, check=False)
+        remove(self.folder, self.namespaces)
         self.processes.clear()
         self.namespaces.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _save(self) -> None:
+    def keep(self) -> None:
+        """Write down what ``remove`` needs, for a lab that outlives its maker."""
         record = {"mode": self.topology.mode, "namespaces": self.namespaces}
         (self.folder / "lab.json").write_text(json.dumps(record), encoding="ascii")
+
+
+def remove(folder: pathlib.Path, namespaces: list[str]) -> None:
+    """End every process in the namespaces, then remove them and the lab's folder."""
+    for space in namespaces:
+        _end_processes(space)
+        ip("netns", "del", space, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_processes(space: str) -> None:
+    """Ask a namespace's processes to end, and wait until they have."""
+    end = time.monotonic() + _STOP_TIMEOUT_S
+    number = signal.SIGTERM
+    while pids := ip("netns", "pids", space, check=False).split():
+        if time.monotonic() > end:
+            number = signal.SIGKILL
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), number)
+        time.sleep(0.05)

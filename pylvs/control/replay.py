@@ -1,0 +1,133 @@
+"""A capture through the director: no root, no clock but the capture's, the same bytes every time.
+
+    IN.pcap -> loopback driver -> direct -> OUT.pcap, each frame stamped with the time of its cause
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from pylvs.control import listing
+from pylvs.control.manager import Manager, Route
+from pylvs.control.model import Command
+from pylvs.drivers import linux, pcap
+from pylvs.drivers.base import Port
+from pylvs.drivers.loopback import SLOT_SIZE, Loopback
+from pylvs.engine.director import OWN_MEMORY, Director
+from pylvs.engine.loop import breathe
+from pylvs.errors import UsageError
+from pylvs.frames import HEADROOM, Reason
+from pylvs.tables.layouts import ASKED, Limits
+
+SEED: Final = (0x5DEECE66D, 0x2545F4914F, 0x369DEA0F31, 0x106689D45F)
+"""Fixed keys: a replay is no target for a flood, and its output must not vary."""
+
+_MADE_UP_MAC: Final = 0x0200_0000_0000
+_LOCAL_ROUTE: Final = 2
+
+
+class Host(NamedTuple):
+    """An interface of the director in the capture; the address an int, ``mac`` below 2**48."""
+
+    address: int
+    prefix: int
+    mac: int
+
+
+def _macs_seen(frames: Iterable[bytes]) -> dict[int, int]:
+    """Return the MAC each IPv4 address was first seen to send from."""
+    seen: dict[int, int] = {}
+    for frame in frames:
+        mac = int.from_bytes(frame[6:12], "big")
+        if frame[12:14] == b"\x08\x00" and len(frame) >= 34:
+            seen.setdefault(int.from_bytes(frame[26:30], "big"), mac)
+        elif frame[12:14] == b"\x08\x06" and len(frame) >= 42:
+            seen.setdefault(int.from_bytes(frame[28:32], "big"), mac)
+    return seen
+
+
+def _director_mac(frames: Iterable[bytes], vips: set[int]) -> int:
+    """Return the MAC that the first packet to a VIP was addressed to."""
+    for frame in frames:
+        if frame[12:14] == b"\x08\x00" and int.from_bytes(frame[30:34], "big") in vips:
+            return int.from_bytes(frame[:6], "big")
+    return _MADE_UP_MAC
+
+
+class Replay:
+    """One capture and one table."""
+
+    def __init__(
+        self,
+        path: str,
+        commands: list[Command],
+        hosts: list[Host],
+        neighbours: dict[int, int],
+        mtu: int = 1_500,
+    ) -> None:
+        self.frames = list(pcap.read(path))
+        raw = [frame for _, frame in self.frames]
+        vips = {one.service.address for one in commands if one.verb == "A" and one.service}
+        if not hosts:
+            hosts = [Host(min(vips, default=0), 0, _director_mac(raw, vips))]
+        self._macs = _macs_seen(raw) | neighbours
+        self._ports = [Port(f"port {row}", host.mac, mtu) for row, host in enumerate(hosts)]
+        self._row_by_mac = {host.mac: row for row, host in enumerate(hosts)}
+        self.driver = Loopback(self._ports)
+        begin = linux.page_up(OWN_MEMORY)
+        reservation = linux.Reservation(begin + self.driver.memory_size)
+        self.driver.attach(reservation, begin)
+        self.director = Director(Limits(), memory=reservation.array, seed=SEED)
+        self.manager = Manager(self.director)
+        self._describe(hosts, mtu)
+        self.manager.apply_all(commands)
+
+    def _describe(self, hosts: list[Host], mtu: int) -> None:
+        for row, host in enumerate(hosts):
+            port = self.director.tables.ports[row]
+            port["mac"], port["address"], port["mtu"], port["up"] = host.mac, host.address, mtu, 1
+        routes = [
+            Route(host.address, host.prefix, 0, host.address, row, mtu)
+            for row, host in enumerate(hosts)
+        ]
+        routes.append(Route(0, 0, 0, hosts[0].address, 0, mtu, metric=1))
+        local = frozenset(host.address for host in hosts if host.prefix)
+        routes += [Route(address, 32, kind=_LOCAL_ROUTE) for address in local]
+        self.manager.set_local(local)
+        self.manager.set_routes(routes)
+
+    def run(self, writer: pcap.Writer, on_progress: Callable[[int], None] = lambda _: None) -> int:
+        """Replay the capture and return how many frames were written."""
+        written = 0
+        first = self.frames[0][0] if self.frames else 0.0
+        for number, (seconds, frame) in enumerate(self.frames):
+            if len(frame) > SLOT_SIZE - HEADROOM:
+                raise UsageError(f"frame {number + 1} is {len(frame)} bytes long, more than any MTU")
+            now_ms = 1_000 + int((seconds - first) * 1_000)
+            destination = int.from_bytes(frame[:6], "big")
+            self.driver.put(self._row_by_mac.get(destination, 0), frame)
+            breathe(self.director, self.driver, now_ms, exact=True)
+            while self._resolve():
+                breathe(self.director, self.driver, now_ms)
+            for _, sent in self.driver.sent:
+                writer.write(seconds, sent)
+            written += len(self.driver.sent)
+            self.driver.sent.clear()
+            on_progress(number + 1)
+        return written
+
+    def _resolve(self) -> bool:
+        """Answer for every next hop that is asked for; return whether any was."""
+        neighbours = self.director.tables.neighbours
+        rows = [row for row in range(len(neighbours)) if neighbours[row]["state"] == ASKED]
+        for row in rows:
+            address = int(neighbours[row]["address"])
+            mac = self._macs.get(address, _MADE_UP_MAC | address)
+            self.manager.learn(int(neighbours[row]["port"]), address, mac)
+        return bool(rows)
+
+    def listing(self) -> list[listing.ServiceRow]:
+        return listing.read(self.manager)
+
+    def reasons(self) -> dict[str, int]:
+        counts = self.director.tables.reasons
+        return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}

@@ -1,0 +1,87 @@
+"""What arrives at a node, with every checksum looked at.
+
+Run as ``python -m pylvs.lab.capture INTERFACE FILE`` inside the node; ends on SIGTERM.
+"""
+
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import dpkt
+
+from pylvs.drivers import pcap
+from pylvs.wire.text import address_text
+
+
+def record(interface: str, path: str) -> None:
+    """Write what ``interface`` receives to ``path`` until SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with (
+        open(path, "wb", buffering=0) as file,
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003)) as tap,
+    ):
+        tap.bind((interface, 0x0003))
+        writer = pcap.Writer(file)
+        print("recording", flush=True)
+        while True:
+            frame, where = tap.recvfrom(65_600)
+            if where[2] != socket.PACKET_OUTGOING:
+                writer.write(time.time(), frame)
+
+
+def _sum(data: bytes) -> int:
+    """Return the folded one's complement sum; 0xFFFF over a right checksum and what it covers."""
+    data += bytes(len(data) % 2)
+    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def faults(packet: bytes) -> list[str]:
+    """Return what is wrong with an IPv4 packet's checksums, inner ones included."""
+    header = (packet[0] & 0xF) * 4
+    size = int.from_bytes(packet[2:4], "big")
+    body, protocol = packet[header:size], packet[9]
+    wrong = [] if _sum(packet[:header]) == 0xFFFF else ["IPv4 header"]
+    if protocol == dpkt.ip.IP_PROTO_IPIP:
+        return wrong + [f"inner {fault}" for fault in faults(body)]
+    names = {dpkt.ip.IP_PROTO_TCP: "TCP", dpkt.ip.IP_PROTO_UDP: "UDP"}
+    if protocol in names:
+        pseudo = packet[12:20] + bytes([0, protocol]) + len(body).to_bytes(2, "big")
+        none = protocol == dpkt.ip.IP_PROTO_UDP and body[6:8] == b"\0\0"
+        if not none and _sum(pseudo + body) != 0xFFFF:
+            wrong.append(names[protocol])
+    elif protocol == dpkt.ip.IP_PROTO_ICMP and _sum(body) != 0xFFFF:
+        wrong.append("ICMP")
+    return wrong
+
+
+def describe(packet: bytes) -> str:
+    """Return one line about an IPv4 packet."""
+    ip = dpkt.ip.IP(packet)
+    ends = f"{address_text(int.from_bytes(ip.src, 'big'))} > {address_text(int.from_bytes(ip.dst, 'big'))}"
+    if isinstance(ip.data, dpkt.ip.IP):
+        return f"{ends} ttl {ip.ttl} IPIP ( {describe(bytes(ip.data))} )"
+    if isinstance(ip.data, dpkt.tcp.TCP):
+        tcp = ip.data
+        letters = "".join(
+            letter
+            for bit, letter in ((2, "S"), (1, "F"), (4, "R"), (8, "P"), (16, "."))
+            if tcp.flags & bit
+        )
+        return f"{ends} ttl {ip.ttl} TCP {tcp.sport} > {tcp.dport} [{letters}] {len(tcp.data)} bytes"
+    return f"{ends} ttl {ip.ttl} protocol {ip.p}"
+
+
+def packets(path: str) -> Iterator[bytes]:
+    """Yield the IPv4 packets of a capture, without link padding."""
+    for _, frame in pcap.read(path):
+        if frame[12:14] == b"\x08\x00" and len(frame) >= 34:
+            yield frame[14 : 14 + int.from_bytes(frame[16:18], "big")]
+
+
+if __name__ == "__main__":
+    record(sys.argv[1], sys.argv[2])
