@@ -65,7 +65,7 @@ def _lines(
     for service in sorted(rows, key=cmp_to_key(_compare_services)):
         lines.append(service_line(service))
         for server in sorted(service.servers, key=cmp_to_key(_compare_servers)):
-            lines.append(f"  -> {_server_name(server):<28} {server_line(server)}")
+            lines.append(f"  -> {_server_name(server):<28}{server_line(server)}")
     return lines
 
 
@@ -80,7 +80,7 @@ def table(rows: Iterable["ServiceRow"]) -> str:
         rows,
         lambda row: f"{_service_name(row)} {row.scheduler}",
         lambda row: (
-            f"{METHOD_NAMES[row.method]:<7} {row.weight:<6} {row.active:<10} {row.inactive:<10}"
+            f" {METHOD_NAMES[row.method]:<7} {row.weight:<6} {row.active:<10} {row.inactive:<10}"
         ),
     )
     return "\n".join(lines) + "\n"
@@ -103,4 +103,4 @@ def stats(rows: Iterable["ServiceRow"]) -> str:
         lambda row: f"{_service_name(row):<33}{numbers(row.counters)}",
         lambda row: numbers(row.counters),
     )
-    return "\n".join(line.replace(" " * 0, "") for line in lines) + "\n"
+    return "\n".join(lines) + "\n"

@@ -12,9 +12,9 @@ from pylvs.frames import NONE, OUTPUT, Reason, Verdict
 from pylvs.host import resets, routing
 from pylvs.host.errors import OWN, send_error
 from pylvs.jit import compiled
-from pylvs.tables import paths
+from pylvs.tables import paths, services
 from pylvs.tables.layouts import FORWARDING_MASK, MASQUERADE, TUNNEL, UNICAST
-from pylvs.wire import icmp, ipv4
+from pylvs.wire import ethernet, icmp, ipv4
 
 
 @compiled
@@ -70,14 +70,7 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
         discard(frame, Reason.NO_ROUTE)
         return
     path = tables.paths[path_row]
-    vip = frame.destination
-    if not routing.outlives(tables, memory, frames, count, frame, vip, now_ms):
-        return
-    ipv4.decrement_ttl(memory, frame.ip)
-    mtu = int64(path.mtu)
-    if method == TUNNEL:
-        mtu -= tunnel.OVERHEAD
-    if not routing.fits(tables, memory, frames, count, frame, mtu, vip, now_ms):
+    if not _may_leave(tables, memory, frames, count, frame, method, int64(path.mtu), now_ms):
         return
     if method == TUNNEL:
         _tunnel(tables, memory, frames, count, frame, server, int64(path.source), now_ms)
@@ -85,6 +78,27 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
     if method == MASQUERADE:
         masquerade.translate_request(memory, frame, entry)
     send(tables, memory, frame, path_row, int64(server.neighbour), now_ms)
+
+
+@compiled
+def _may_leave(tables, memory, frames, count, frame, method, mtu, now_ms):
+    """Take one from the TTL and see whether the packet fits; if not, the client was told.
+
+    Linux's out handler sees the error it sends for a DR or TUN connection go by, as related to
+    it, and counts it as a reply.
+    """
+    vip = frame.destination
+    error = count + tables.director[0].born
+    allowed = routing.outlives(tables, memory, frames, count, frame, vip, now_ms)
+    if allowed:
+        ipv4.decrement_ttl(memory, frame.ip)
+        if method == TUNNEL:
+            mtu -= tunnel.OVERHEAD
+        allowed = routing.fits(tables, memory, frames, count, frame, mtu, vip, now_ms)
+    if method != MASQUERADE and count + tables.director[0].born > error:
+        server = int64(tables.connections[frame.connection].server)
+        services.charge_reply(tables, server, frames[error].length - ethernet.HEADER_SIZE)
+    return allowed
 
 
 @compiled

@@ -104,10 +104,7 @@ def _match_reply(tables, frame, now_ms):
     frame.direction = OUTPUT
     server = tables.servers[entry.server]
     if server.available:
-        _charge_reply(server, frame.size)
-        _charge_reply(tables.services[server.service], frame.size)
-        tables.totals[2] += 1
-        tables.totals[4] += frame.size
+        services.charge_reply(tables, int64(entry.server), frame.size)
     entry.flags = int64(entry.flags) & ~FLAG_NO_OUTPUT
     _advance(tables, frame, row, states.SEES_OUTPUT, now_ms)
     if int64(entry.flags) & FORWARDING_MASK == MASQUERADE:
@@ -170,7 +167,6 @@ def _connect(tables, frame, server_row, now_ms):
         frame.reason = Reason.TABLE_FULL
         return
     server = tables.servers[server_row]
-    service = tables.services[frame.service]
     entry = tables.connections[row]
     entry.client_address = frame.source
     entry.client_port = frame.source_port
@@ -188,9 +184,7 @@ def _connect(tables, frame, server_row, now_ms):
     entry.expires_ms = now_ms + states.NEW_TIMEOUT_MS
     connections.insert(tables, row)
     expiry.link(tables, row, int64(entry.expires_ms) // expiry.TICK_MS)
-    service.connections += 1
-    server.connections += 1
-    tables.totals[0] += 1
+    services.charge_connection(tables, server_row)
     _count_request(tables, frame, row, now_ms)
 
 
@@ -205,28 +199,12 @@ def _count_request(tables, frame, row, now_ms):
     frame.direction = INPUT
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.FORWARDED
-    server = tables.servers[entry.server]
-    _charge_request(server, frame.size)
-    _charge_request(tables.services[server.service], frame.size)
-    tables.totals[1] += 1
-    tables.totals[3] += frame.size
+    services.charge_request(tables, int64(entry.server), frame.size)
     entry.in_packets += 1
     only_input = int64(entry.flags) & FLAG_NO_OUTPUT
     _advance(
         tables, frame, row, states.SEES_INPUT_ONLY if only_input else states.SEES_INPUT, now_ms
     )
-
-
-@compiled
-def _charge_request(counted, size):
-    counted.in_packets += 1
-    counted.in_bytes += size
-
-
-@compiled
-def _charge_reply(counted, size):
-    counted.out_packets += 1
-    counted.out_bytes += size
 
 
 @compiled

@@ -7,16 +7,13 @@ New servers go to the head of the list, as in Linux: schedulers walk it in that 
 changes a list tells the scheduler afterwards (``schedulers.changed``).
 """
 
-from typing import Final
-
 from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import compiled
 from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, SERVICE_BUCKETS
 
-SERVERS_LIMIT: Final = 65_536
-"""How far a service's list of servers is followed."""
+CONNECTIONS, IN_PACKETS, OUT_PACKETS, IN_BYTES, OUT_BYTES = range(5)  # columns of totals
 
 
 @compiled
@@ -216,3 +213,37 @@ def remove_server(tables, service_row, row):
     server.available = 0
     if server.active + server.inactive == 0:
         server.used = 0
+
+
+@compiled
+def charge_connection(tables, row):
+    """Count a new connection for a server, its service and all together."""
+    tables.servers[row].connections += 1
+    tables.services[tables.servers[row].service].connections += 1
+    tables.totals[CONNECTIONS] += 1
+
+
+@compiled
+def charge_request(tables, row, size):
+    """Count a client's packet of ``size`` bytes for a server, its service and all together."""
+    server = tables.servers[row]
+    service = tables.services[server.service]
+    server.in_packets += 1
+    server.in_bytes += size
+    service.in_packets += 1
+    service.in_bytes += size
+    tables.totals[IN_PACKETS] += 1
+    tables.totals[IN_BYTES] += size
+
+
+@compiled
+def charge_reply(tables, row, size):
+    """Count a packet of ``size`` bytes towards a client likewise."""
+    server = tables.servers[row]
+    service = tables.services[server.service]
+    server.out_packets += 1
+    server.out_bytes += size
+    service.out_packets += 1
+    service.out_bytes += size
+    tables.totals[OUT_PACKETS] += 1
+    tables.totals[OUT_BYTES] += size

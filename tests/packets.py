@@ -1,0 +1,88 @@
+"""Frames built by hand, with checksums from RFC 1071 as written.  Shares nothing with what it checks."""
+
+import ipaddress
+import struct
+
+MAC_A = bytes.fromhex("020000000101")
+DIRECTOR_MAC = bytes.fromhex("0200000001fe")
+
+
+def internet_checksum(data: bytes) -> int:
+    data += bytes(len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def number(address: str) -> int:
+    return int(ipaddress.IPv4Address(address))
+
+
+def packed(address: str) -> bytes:
+    return ipaddress.IPv4Address(address).packed
+
+
+def tcp(source, destination, sport, dport, flags="S", payload=b"", seq=1000, ack=0):
+    """Return a TCP segment with its checksum."""
+    bits = sum({"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32}[letter] for letter in flags)
+    head = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 0x50, bits, 64240, 0, 0)
+    pseudo = packed(source) + packed(destination)
+    pseudo += struct.pack("!BBH", 0, 6, len(head) + len(payload))
+    check = internet_checksum(pseudo + head + payload)
+    return head[:16] + struct.pack("!H", check) + head[18:] + payload
+
+
+def udp(source, destination, sport, dport, payload=b"", checksum=True):
+    """Return a UDP datagram; a checksum that comes out zero is sent as all ones."""
+    size = 8 + len(payload)
+    head = struct.pack("!HHHH", sport, dport, size, 0)
+    if not checksum:
+        return head + payload
+    pseudo = packed(source) + packed(destination) + struct.pack("!BBH", 0, 17, size)
+    check = internet_checksum(pseudo + head + payload) or 0xFFFF
+    return head[:6] + struct.pack("!H", check) + payload
+
+
+def icmp(type_, code, rest=0, body=b""):
+    head = struct.pack("!BBHI", type_, code, 0, rest)
+    return head[:2] + struct.pack("!H", internet_checksum(head + body)) + head[4:] + body
+
+
+def ipv4(source, destination, protocol, body, ttl=64, tos=0, ident=0x1234, fragment=0x4000, options=b""):
+    header = 20 + len(options)
+    head = struct.pack(
+        "!BBHHHBBH4s4s",
+        0x40 | header // 4,
+        tos,
+        header + len(body),
+        ident,
+        fragment,
+        ttl,
+        protocol,
+        0,
+        packed(source),
+        packed(destination),
+    )
+    head += options
+    return head[:10] + struct.pack("!H", internet_checksum(head)) + head[12:] + body
+
+
+def ethernet(body, destination=DIRECTOR_MAC, source=MAC_A, kind=0x0800):
+    return destination + source + struct.pack("!H", kind) + body
+
+
+def tcp_frame(source, destination, sport, dport, flags="S", payload=b"", seq=1000, ack=0, **ip):
+    segment = tcp(source, destination, sport, dport, flags, payload, seq, ack)
+    return ethernet(ipv4(source, destination, 6, segment, **ip))
+
+
+def udp_frame(source, destination, sport, dport, payload=b"hello", checksum=True, **ip):
+    datagram = udp(source, destination, sport, dport, payload, checksum)
+    return ethernet(ipv4(source, destination, 17, datagram, **ip))
+
+
+def arp(operation, sender_mac, sender, target_mac, target, destination=b"\xff" * 6):
+    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation)
+    body += sender_mac + packed(sender) + target_mac + packed(target)
+    return ethernet(body, destination, sender_mac, 0x0806)

@@ -1,0 +1,99 @@
+"""A director between two networks, on the in-memory driver and a clock set by hand.
+
+    port 0  192.0.2.254/24  02:00:00:00:01:fe   router 192.0.2.1 (02:00:00:00:01:01), default route
+    port 1  10.0.0.254/24   02:00:00:00:02:fe   real server n: 10.0.0.n, 02:00:00:00:02:<n>
+
+The world that the vectors were captured in.
+"""
+
+from pylvs.control.manager import Manager, Route
+from pylvs.control.rules import parse_line
+from pylvs.drivers.base import Port
+from pylvs.drivers.loopback import Loopback
+from pylvs.engine.director import OWN_MEMORY, Director
+from pylvs.engine.loop import breathe
+from pylvs.frames import Reason
+from pylvs.tables.layouts import Limits
+from tests.packets import number
+
+VIP = "192.0.2.10"
+CLIENT = "198.51.100.7"
+MACS = (0x02_00_00_00_01_FE, 0x02_00_00_00_02_FE)
+ROUTER_MAC = 0x02_00_00_00_01_01
+LOCAL = ("192.0.2.254", "10.0.0.254")
+START_MS = 1_000_000
+
+
+class PlainMemory:
+    """What a driver needs of a reservation, without the mapping."""
+
+    def __init__(self, director):
+        self.array = director.memory
+
+
+class World:
+    """One director; ``send`` puts a frame in and returns what came out as (port, bytes)."""
+
+    def __init__(self, rules=(), *, limits=None, local=(), mtus=(1500, 1500), own_arp=False):
+        import numpy as np
+
+        ports = [Port(f"port {row}", MACS[row], mtus[row]) for row in range(2)]
+        self.driver = Loopback(ports)
+        limits = limits or Limits(4096, 64, 256, 256, 64, 64)
+        memory = np.zeros(OWN_MEMORY + self.driver.memory_size, np.uint8)
+        self.director = Director(limits, memory=memory, seed=(0x1234567, 0x89ABCDE, 0xF1357, 0x2468B))
+        self.driver.attach(PlainMemory(self.director), OWN_MEMORY)
+        self.manager = Manager(self.director)
+        self.tables = self.director.tables
+        self.now_ms = START_MS
+        state = self.tables.director[0]
+        state["unlimited"] = 1
+        for row, address in enumerate(LOCAL):
+            port = self.tables.ports[row]
+            port["mac"], port["mtu"], port["up"] = MACS[row], mtus[row], 1
+            port["address"], port["own_arp"] = number(address), own_arp
+        self.manager.set_local(frozenset(map(number, (*LOCAL, *local))))
+        self.manager.set_routes(self._routes(local, mtus))
+        if not own_arp:
+            self.manager.learn(0, number("192.0.2.1"), ROUTER_MAC)
+            for n in (1, *range(11, 41)):
+                self.manager.learn(1, number(f"10.0.0.{n}"), 0x02_00_00_00_02_00 | n)
+        for line in rules:
+            self.rule(line)
+
+    def _routes(self, local, mtus):
+        near, far = map(number, LOCAL)
+        routes = [
+            Route(number("192.0.2.0"), 24, 0, near, 0, mtus[0]),
+            Route(number("10.0.0.0"), 24, 0, far, 1, mtus[1]),
+            Route(0, 0, number("192.0.2.1"), near, 0, mtus[0]),
+        ]
+        return routes + [Route(number(address), 32, kind=2) for address in (*LOCAL, *local)]
+
+    def rule(self, line):
+        self.manager.apply(parse_line(line.split()))
+
+    def after(self, seconds):
+        self.now_ms += int(seconds * 1000)
+        return self
+
+    def send(self, frame, port=0):
+        return self.send_all([(port, frame)])
+
+    def send_all(self, frames):
+        for port, frame in frames:
+            self.driver.put(port, frame)
+        breathe(self.director, self.driver, self.now_ms, exact=True)
+        sent, self.driver.sent = self.driver.sent, []
+        return sent
+
+    def reason(self, name):
+        return int(self.tables.reasons[Reason[name.upper()]])
+
+    def connections(self):
+        """Return every connection as (client port, state, server address), by client port."""
+        rows = self.tables.connections
+        live = [rows[row] for row in range(len(rows)) if rows[row]["expires_ms"]]
+        return sorted(
+            (int(one["client_port"]), int(one["state"]), int(one["server_address"])) for one in live
+        )
