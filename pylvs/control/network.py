@@ -31,7 +31,8 @@ _NUD_FAILED: Final = 0x20
 _NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable ... noarp, permanent
 _IFF_UP: Final = 1
 _TABLES: Final = (254, 255)  # main, local
-_REFRESH_S: Final = 30.0
+_REFRESH_S: Final = 10.0
+_RETRY_S: Final = 1.0  # should a notification have been lost
 _SETTLE_S: Final = 0.05  # changes come in bursts; read again once they pause
 
 
@@ -191,6 +192,7 @@ class Network:
 
     def _run(self) -> None:
         refresh = time.monotonic() + _REFRESH_S
+        retry = time.monotonic() + _RETRY_S
         changed_at = 0.0
         poller = select.poll()
         poller.register(self._events.fileno(), select.POLLIN)
@@ -199,6 +201,9 @@ class Network:
                 self._asked.clear()
                 self._resolve(ASKED)
             now = time.monotonic()
+            if now >= retry:
+                retry = now + _RETRY_S
+                self._resolve(ASKED)
             if now >= refresh:
                 refresh = now + _REFRESH_S
                 self._resolve(KNOWN)

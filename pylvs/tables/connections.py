@@ -148,7 +148,11 @@ def set_active(tables, row, active):
 
 @compiled
 def remove(tables, row):
-    """Take a connection out of chain, wheel and counts; its row is free from the next batch on."""
+    """Take a connection out of chain, wheel and counts; its row is free from the next batch on.
+
+    NB: until then it keeps what ``forward`` reads: frames matched to it earlier in the batch are
+    still to be sent.
+    """
     entry = tables.connections[row]
     bucket = bucket_of(
         tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
@@ -170,7 +174,6 @@ def remove(tables, row):
             server.active -= 1
         if not server.available and server.active + server.inactive == 0:
             server.used = 0
-    entry.flags = 0
     entry.expires_ms = 0
 
     director = tables.director[0]

@@ -1,0 +1,64 @@
+"""Labs are built once a method and shared by its tests; without the right to build, they skip."""
+
+import pathlib
+import sys
+
+import pytest
+
+from pylvs.errors import HostError
+from pylvs.lab.build import Lab, require_tools
+from pylvs.lab.topology import topology
+
+STATION = pathlib.Path(__file__).with_name("station.py")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _labs_can_be_built():
+    try:
+        require_tools()
+    except HostError as error:
+        pytest.skip(f"no lab here: {error}")
+
+
+def rules(lab, scheduler="rr", weights=(1, 1)):
+    """Return rules text: the lab's service on TCP and, at the same port, on UDP."""
+    shape = lab.topology
+    method = {"nat": "-m", "dr": "-g", "tun": "-i"}[shape.mode]
+    lines = []
+    for letter in "tu":
+        service = f"-{letter} {shape.vip}:{shape.port}"
+        lines.append(f"-A {service} -s {scheduler}")
+        for address, weight in zip(shape.servers.values(), weights, strict=True):
+            lines.append(f"-a {service} -r {address}:{shape.server_port} {method} -w {weight}")
+    return "\n".join(lines) + "\n"
+
+
+def start_director(lab, text):
+    path = lab.folder / "rules"
+    path.write_text(text, encoding="ascii")
+    ports = [one.name for node in lab.topology.nodes if node.name == "director" for one in node.interfaces]
+    words = [word for port in ports for word in ("--iface", port)]
+    lab.start_director([*words, "--rules", str(path)])
+
+
+def start_stations(lab):
+    shape = lab.topology
+    for node, address in shape.servers.items():
+        lab.spawn(node, [sys.executable, str(STATION), "serve", node, str(shape.server_port)], f"{node}.log")
+        lab._await_port(node, address, shape.server_port)
+
+
+def ask(lab, action, *arguments):
+    """Run the station's client in the lab's client and return its lines."""
+    shape = lab.topology
+    words = [sys.executable, str(STATION), action, shape.vip, str(shape.port), *map(str, arguments)]
+    return lab.shell("client", " ".join(words)).splitlines()
+
+
+@pytest.fixture(scope="module", params=["nat", "dr", "tun"])
+def lab(request):
+    with Lab(topology(request.param)) as built:
+        start_stations(built)
+        start_director(built, rules(built))
+        yield built
+        built.stop_director()

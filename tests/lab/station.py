@@ -1,0 +1,110 @@
+"""A server that tells who it is and what it received, over TCP and UDP, and its client.
+
+    station.py serve NAME PORT       TCP: reads to the end, answers with digest, name and client
+                                     TCP starting with GIVE: sends that many known bytes
+                                     UDP: answers with name and client
+    station.py upload|download HOST PORT BYTES
+    station.py datagram HOST PORT COUNT [BYTES]
+"""
+
+import hashlib
+import random
+import socket
+import socketserver
+import sys
+import threading
+
+
+def known_bytes(size):
+    return random.Random(size).randbytes(size)
+
+
+class Stream(socketserver.BaseRequestHandler):
+    def handle(self):
+        digest = hashlib.sha256()
+        first = self.request.recv(65_536)
+        if first.startswith(b"GIVE "):
+            self.request.sendall(known_bytes(int(first[5:])))
+            return
+        while first:
+            digest.update(first)
+            first = self.request.recv(65_536)
+        answer = f"{digest.hexdigest()} {self.server.name} {self.client_address[0]}\n"
+        self.request.sendall(answer.encode())
+
+
+class Datagram(socketserver.BaseRequestHandler):
+    def handle(self):
+        data, opened = self.request
+        answer = f"{self.server.name} {self.client_address[0]} {len(data)}"
+        opened.sendto(answer.encode(), self.client_address)
+
+
+class StreamServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    request_queue_size = 512
+
+
+def serve(name, port):
+    servers = (StreamServer(("", port), Stream), AnsweringUdpServer(("", port), Datagram))
+    for server in servers:
+        server.name = name
+        threading.Thread(target=server.serve_forever).start()
+
+
+class AnsweringUdpServer(socketserver.UDPServer):
+    """Answers from the address that was asked (a VIP is not the host's first address)."""
+
+    def get_request(self):
+        data, ancillary, _, client = self.socket.recvmsg(65_536, 64)
+        to = next(info[4:8] for level, kind, info in ancillary if (level, kind) == (0, 8))
+        return (data, _From(self.socket, to)), client
+
+    def server_bind(self):
+        self.socket.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+        super().server_bind()
+
+
+class _From:
+    def __init__(self, opened, address):
+        self.opened, self.address = opened, address
+
+    def sendto(self, data, client):
+        info = bytes(4) + self.address + bytes(4)
+        self.opened.sendmsg([data], [(socket.IPPROTO_IP, 8, info)], 0, client)
+
+
+def upload(host, port, size):
+    with socket.create_connection((host, port), 10) as stream:
+        stream.settimeout(60)
+        stream.sendall(known_bytes(size))
+        stream.shutdown(socket.SHUT_WR)
+        answer = stream.makefile().readline().split()
+    want = hashlib.sha256(known_bytes(size)).hexdigest()
+    print("same" if answer[0] == want else "different", *answer[1:])
+
+
+def download(host, port, size):
+    with socket.create_connection((host, port), 10) as stream:
+        stream.settimeout(60)
+        stream.sendall(f"GIVE {size}".encode())
+        got = stream.makefile("rb").read()
+    print("same" if got == known_bytes(size) else f"different: {len(got)} bytes")
+
+
+def datagram(host, port, count, size=10):
+    for _ in range(count):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.settimeout(5)
+            one.sendto(bytes(size), (host, port))
+            print(one.recv(65_536).decode())
+
+
+if __name__ == "__main__":
+    action, *rest = sys.argv[1:]
+    if action == "serve":
+        serve(rest[0], int(rest[1]))
+    else:
+        {"upload": upload, "download": download, "datagram": datagram}[action](
+            rest[0], *map(int, rest[1:])
+        )
