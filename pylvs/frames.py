@@ -1,7 +1,7 @@
 """A batch of frames: where each lies in memory, what was read from it, what becomes of it.
 
     driver.receive  -> offset length port_in checksum_* segment_*
-    parse           -> family protocol source destination ports ip transport size
+    parse           -> family protocol source destination ports ip transport packet_size
     match, schedule -> connection direction
     forward         -> port_out verdict reason
     driver.transmit <- everything with verdict TRANSMIT
@@ -46,8 +46,8 @@ FRAME: Final = np.dtype(
             "destination_port",
             "ip",  # offset of the IP header in memory
             "transport",  # offset of the transport header
-            "size",  # bytes of the packet from the IP header on, as its header says
-            "flags",  # TCP flags
+            "packet_size",  # bytes from the IP header on, as its header says
+            "tcp_flags",
             "connection",  # row, or NONE
             "service",  # row, or NONE
             "server",  # ASK: the answer goes here
@@ -74,6 +74,7 @@ class Verdict(IntEnum):
 
 INPUT: Final = 0  # from a client
 OUTPUT: Final = 1  # from a real server
+
 
 class Reason(IntEnum):
     """Why a frame got its verdict.  One reason is one counter and one line of help.

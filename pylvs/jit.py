@@ -17,13 +17,24 @@ import sys
 import tempfile
 from typing import Any, Final
 
-import numba
+import numba as _numba
 import numpy as np
+
+numba: Any = _numba  # its stubs do not know the options used here
 
 COMPILES: Final = not numba.config.DISABLE_JIT
 """Whether ``@compiled`` functions run as machine code."""
 
-CACHED_LAYERS: Final = ("", "wire", "tables", "schedulers", "forwarding", "host", "engine", "drivers")
+CACHED_LAYERS: Final = (
+    "",
+    "wire",
+    "tables",
+    "schedulers",
+    "forwarding",
+    "host",
+    "engine",
+    "drivers",
+)
 
 
 def _source_digest() -> str:
@@ -81,9 +92,9 @@ def compiled(function: Any) -> Any:
     """
     if not COMPILES:
         return function
-    dispatcher = numba.njit(
-        nogil=True, cache=True, no_cfunc_wrapper=True, no_cpython_wrapper=True
-    )(function)
+    dispatcher = numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True, no_cpython_wrapper=True)(
+        function
+    )
 
     def refuse(*_: Any, **__: Any) -> None:
         raise TypeError(f"{function.__qualname__} has no entrance from Python; see jit.entrance")
@@ -96,6 +107,7 @@ def compiled(function: Any) -> Any:
 def entrance(function: Any) -> Any:
     """Return a ``@compiled`` function with an entrance, for tests."""
     return numba.njit(nogil=True)(function.py_func) if COMPILES else function
+
 
 pointer = numba.types.intp
 """The type of an address given to the C library."""
@@ -121,8 +133,11 @@ def records(layout: np.dtype[Any], capacity: int) -> Any:
     """Return a zeroed table of ``capacity`` records, every field an attribute.
 
     Compiled code reads ``entry.field`` from a plain structured array, which is also the
-    cheapest argument to pass.  Uncompiled only a recarray has attributes.
+    cheapest argument to pass.  Uncompiled only a recarray has attributes, and NumPy's own come
+    first: a field may not be named like one of them (``size``, ``flags``).
     """
+    shadowed = set(layout.names or ()) & set(dir(np.record))
+    assert not shadowed, f"NumPy scalars have attributes of these names: {shadowed}"
     table = np.zeros(capacity, layout)
     return table if COMPILES else table.view(np.recarray)
 

@@ -1,4 +1,4 @@
-"""Frames built by hand, with checksums from RFC 1071 as written.  Shares nothing with what it checks."""
+"""Frames built by hand, checksums from RFC 1071 as written: shares nothing with the code."""
 
 import ipaddress
 import struct
@@ -49,7 +49,9 @@ def icmp(type_, code, rest=0, body=b""):
     return head[:2] + struct.pack("!H", internet_checksum(head + body)) + head[4:] + body
 
 
-def ipv4(source, destination, protocol, body, ttl=64, tos=0, ident=0x1234, fragment=0x4000, options=b""):
+def ipv4(
+    source, destination, protocol, body, ttl=64, tos=0, ident=0x1234, fragment=0x4000, options=b""
+):
     header = 20 + len(options)
     head = struct.pack(
         "!BBHHHBBH4s4s",

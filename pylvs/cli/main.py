@@ -47,7 +47,7 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; exit 2 for usage, 1 for failure, with one sentence on standard error."""
+    """Run the command line; exit 2 for usage, 1 for failure, one sentence on standard error."""
     try:
         return cli.main(args=arguments, prog_name="pylvs")
     except UsageError as error:

@@ -7,7 +7,9 @@ from pylvs.control import realserver
 from pylvs.control.model import METHODS
 
 _MODE = click.option("--mode", type=click.Choice(list(METHODS)), default="dr", show_default=True)
-_VIPS = click.option("--vip", "vips", multiple=True, required=True, metavar="IP", help="Again for more.")
+_VIPS = click.option(
+    "--vip", "vips", multiple=True, required=True, metavar="IP", help="Again for more."
+)
 _DRY = click.option("--dry-run", is_flag=True, help="Print the shell lines, and change nothing.")
 
 
@@ -23,7 +25,9 @@ def command() -> None:
 @command.command()
 @_VIPS
 @_MODE
-@click.option("--gateway", metavar="IP", help="New default gateway: the director's address, for NAT.")
+@click.option(
+    "--gateway", metavar="IP", help="New default gateway: the director's address, for NAT."
+)
 @_DRY
 def setup(vips: tuple[str, ...], mode: str, gateway: str | None, dry_run: bool) -> None:
     """Take the VIP without answering ARP for it, and decapsulate if need be."""

@@ -25,10 +25,24 @@ Examples
 
 @click.command(epilog=_EPILOG)
 @click.argument("capture", metavar="IN.pcap")
-@click.option("-o", "--output", required=True, metavar="OUT.pcap", help="Frames that the director sends.")
+@click.option(
+    "-o", "--output", required=True, metavar="OUT.pcap", help="Frames that the director sends."
+)
 @service_options
-@click.option("--neighbour", "neighbours", multiple=True, metavar="IP=MAC", help="A next hop's MAC; else the capture's, else 02:00 and the address.")
-@click.option("--host", "hosts", multiple=True, metavar="ADDR/LEN=MAC", help="An interface of the director; again for more.")
+@click.option(
+    "--neighbour",
+    "neighbours",
+    multiple=True,
+    metavar="IP=MAC",
+    help="A next hop's MAC; else the capture's, else 02:00 and the address.",
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="ADDR/LEN=MAC",
+    help="An interface of the director; again for more.",
+)
 @click.option("--mtu", type=click.IntRange(68, 65_535), default=1_500, show_default=True)
 def command(
     capture: str,
@@ -38,7 +52,7 @@ def command(
     mtu: int,
     **stated: Any,
 ) -> None:
-    """Run a capture through the director.  No root; time is the capture's; same input, same output."""
+    """Run a capture through the director: without root, in the capture's time, repeatably."""
     commands = commands_of(**stated)
     macs = dict(_parse_neighbour(text) for text in neighbours)
     parsed = [_parse_host(text) for text in hosts]
@@ -48,9 +62,12 @@ def command(
 
     while_compiling(lambda: warm(rings=False))
     replay = Replay(capture, commands, [Host(*host) for host in parsed], macs, mtu)
-    with _replacing(output) as file, click.progressbar(
-        length=len(replay.frames), label="replaying", file=sys.stderr, update_min_steps=1_000
-    ) as bar:
+    with (
+        _replacing(output) as file,
+        click.progressbar(
+            length=len(replay.frames), label="replaying", file=sys.stderr, update_min_steps=1_000
+        ) as bar,
+    ):
         written = replay.run(Writer(file), lambda _: bar.update(1))
     print(render.stats(replay.listing()), end="")
     for reason, count in replay.reasons().items():
@@ -77,7 +94,7 @@ def _replacing(path: str) -> Any:
 
 
 def _parse_neighbour(text: str) -> tuple[int, int]:
-    address, equals, mac = text.partition("=")
+    address, _, mac = text.partition("=")
     try:
         return parse_address(address), mac_of(mac)
     except ValueError as error:

@@ -32,16 +32,49 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--iface", "interfaces", multiple=True, metavar="NAME", help="Interface to direct on; again for more.")
+@click.option(
+    "--iface",
+    "interfaces",
+    multiple=True,
+    metavar="NAME",
+    help="Interface to direct on; again for more.",
+)
 @click.option("--tap", metavar="NAME", help="Direct on a TAP device, made if it does not exist.")
 @click.option("--tun", metavar="NAME", help="Direct on a TUN device (bare IP packets).")
 @service_options
-@click.option("--dip", metavar="IP[/LEN]", help="The director's address: source of tunnels, and on a TAP device of ARP.")
+@click.option(
+    "--dip",
+    metavar="IP[/LEN]",
+    help="The director's address: source of tunnels, and on a TAP device of ARP.",
+)
 @click.option("--gateway", metavar="IP", help="Next hop for everybody else, on a TAP device.")
-@click.option("--driver", type=click.Choice(["auto", "packet"]), default="auto", show_default=True, help="How frames are read from an interface.")
-@click.option("--connections", type=click.IntRange(1, 1 << 26), default=1_048_576, show_default=True, metavar="N", help="Room in the connection table, 72 bytes each.")
-@click.option("--stats-interval", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Print the counters this often.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True)
+@click.option(
+    "--driver",
+    type=click.Choice(["auto", "packet"]),
+    default="auto",
+    show_default=True,
+    help="How frames are read from an interface.",
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(1, 1 << 26),
+    default=1_048_576,
+    show_default=True,
+    metavar="N",
+    help="Room in the connection table, 72 bytes each.",
+)
+@click.option(
+    "--stats-interval",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Print the counters this often.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="warning",
+    show_default=True,
+)
 def command(
     interfaces: tuple[str, ...],
     tap: str | None,

@@ -4,8 +4,8 @@ A packet socket gets a copy; the host gets the frame too, and would answer a SYN
 a reset, or forward a real server's reply untranslated.  Rules at netdev ingress run after the copy
 was taken and drop what the director has claimed:
 
-    services' (protocol, VIP, port); fragments and ICMP errors to VIPs; pings to VIPs that are not the
-    host's; and what masqueraded servers send from (RIP, port) to anybody but this host
+    services' (protocol, VIP, port); fragments and ICMP errors to VIPs; pings to VIPs that are
+    not the host's; and what masqueraded servers send from (RIP, port) to anybody but this host
 
 Tagged frames, and everything else, stay with the host.
 """

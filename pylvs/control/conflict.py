@@ -16,7 +16,9 @@ WAIT_S: Final = 0.15  # after each probe; a LAN answers within a millisecond
 
 
 def _probe(mac: bytes, address: bytes) -> bytes:
-    request = dpkt.arp.ARP(sha=mac, spa=bytes(4), tha=bytes(6), tpa=address, op=dpkt.arp.ARP_OP_REQUEST)
+    request = dpkt.arp.ARP(
+        sha=mac, spa=bytes(4), tha=bytes(6), tpa=address, op=dpkt.arp.ARP_OP_REQUEST
+    )
     ethernet = dpkt.ethernet.Ethernet(
         src=mac, dst=b"\xff" * 6, type=dpkt.ethernet.ETH_TYPE_ARP, data=request
     )

@@ -1,6 +1,6 @@
 """A director from its first syscall to its last: opened, claimed, announced, watched, undone.
 
-    open rings -> read the network -> check -> claim -> announce -> ready -> ... -> undo
+open rings -> read the network -> check -> claim -> announce -> ready -> ... -> undo
 """
 
 import asyncio
@@ -79,9 +79,7 @@ class Daemon:
         self._undo.callback(self.driver.close)
         begin = linux.page_up(OWN_MEMORY)
         reservation = linux.Reservation(begin + self.driver.memory_size)
-        self.director = Director(
-            Limits(connections=options.connections), memory=reservation.array
-        )
+        self.director = Director(Limits(connections=options.connections), memory=reservation.array)
         self.manager = Manager(self.director)
         self.manager.apply_all(options.commands)
         self.engine = Engine(self.director, self.driver, reservation)

@@ -51,7 +51,8 @@ class Instance:
             holder = self._lock.read().strip() or "unknown"
             self._lock.close()
             raise HostError(
-                f"a director already runs in this network namespace (process {holder}); stop it first"
+                f"a director already runs in this network namespace (process {holder}); "
+                "stop it first"
             ) from None
         self._lock.seek(0)
         self._lock.truncate()

@@ -121,7 +121,7 @@ class Manager:
         return rows
 
     def set_local(self, addresses: frozenset[int]) -> None:
-        """Say which addresses are the host's: a VIP among them is announced and pinged by the host."""
+        """Say which addresses are the host's: it answers ARP and pings for a VIP among them."""
         self.local = addresses
         tables = self.director.tables
         vips = sorted({key.address for key in self.table.services})

@@ -116,7 +116,8 @@ class Table:
             del self.services[key]
 
     def _apply_server(self, command: Command) -> None:
-        assert command.service is not None and command.server is not None
+        assert command.service is not None
+        assert command.server is not None
         service = self.services.get(command.service)
         if service is None:
             raise RuleError("Service not defined", KERNEL_REFUSED)

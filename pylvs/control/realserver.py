@@ -6,8 +6,8 @@
 | tun | on tunl0 | the same, rp_filter 0 | decapsulation: the kernel's ipip, or pylvs's own |
 | nat | none | none | the gateway is the director |
 
-``arp_ignore`` keeps the server from answering ARP for the VIP, ``arp_announce`` from naming it in its
-own requests.
+``arp_ignore`` keeps the server from answering ARP for the VIP, ``arp_announce`` from naming it in
+its own requests.
 """
 
 import json

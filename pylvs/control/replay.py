@@ -1,6 +1,6 @@
 """A capture through the director: no root, no clock but the capture's, the same bytes every time.
 
-    IN.pcap -> loopback driver -> direct -> OUT.pcap, each frame stamped with the time of its cause
+IN.pcap -> loopback driver -> direct -> OUT.pcap, each frame stamped with the time of its cause
 """
 
 from collections.abc import Callable, Iterable
@@ -101,7 +101,9 @@ class Replay:
         first = self.frames[0][0] if self.frames else 0.0
         for number, (seconds, frame) in enumerate(self.frames):
             if len(frame) > SLOT_SIZE - HEADROOM:
-                raise UsageError(f"frame {number + 1} is {len(frame)} bytes long, more than any MTU")
+                raise UsageError(
+                    f"frame {number + 1} is {len(frame)} bytes long, more than any MTU"
+                )
             now_ms = 1_000 + int((seconds - first) * 1_000)
             destination = int.from_bytes(frame[:6], "big")
             self.driver.put(self._row_by_mac.get(destination, 0), frame)

@@ -36,7 +36,7 @@ _COMMANDS: Final = {
     "e": ("edit-server", "e"),
     "d": ("delete-server", "d"),
 }
-_COMMAND_BY_NAME: Final = {name: verb for name, verb in _COMMANDS.values()} | {"set": "set"}
+_COMMAND_BY_NAME: Final = dict(_COMMANDS.values()) | {"set": "set"}
 
 # Short letter, long name, takes an argument.
 _OPTIONS: Final = (
@@ -68,7 +68,9 @@ _OPTIONS: Final = (
 _LONG_BY_SHORT: Final = {short: name for short, name, _ in _OPTIONS if short}
 _TAKES_ARGUMENT: Final = {name: takes for _, name, takes in _OPTIONS}
 _NOT_BUILT: Final = {name for _, name, _ in _OPTIONS[9:]}
-_KERNEL_SCHEDULERS: Final = frozenset("lblc lblcr dh sh sed nq fo ovf mh twos".split())
+_KERNEL_SCHEDULERS: Final = frozenset(
+    ["lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"]
+)
 _PERMITTED: Final = {
     "A": {"scheduler"},
     "E": {"scheduler"},

@@ -35,7 +35,7 @@ class Driver(Protocol):
         """
 
     def transmit(self, frames: Any, leaving: int) -> int:
-        """Send ``frames[frames[k].leaves]`` for k below ``leaving``; return how many were refused."""
+        """Send ``frames[frames[k].leaves]``, k below ``leaving``; return how many were refused."""
 
     def release(self, frames: Any, count: int) -> None:
         """Give back the places of the first ``count`` received frames."""

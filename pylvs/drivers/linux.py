@@ -98,11 +98,11 @@ class Reservation:
         self.size = page_up(size)
         flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
         self.address = _map(None, self.size, flags, -1)
-        buffer = (ctypes.c_uint8 * self.size).from_address(self.address)
+        buffer: Any = (ctypes.c_uint8 * self.size).from_address(self.address)
         self.array: Any = np.frombuffer(buffer, np.uint8)
 
     def map_file(self, descriptor: int, begin: int, size: int) -> None:
-        """Map ``size`` bytes of a descriptor (a packet ring) at offset ``begin``, a page's multiple."""
+        """Map ``size`` bytes of a descriptor (a ring) at offset ``begin``, a page's multiple."""
         _map(self.address + begin, size, _MAP_SHARED | _MAP_FIXED, descriptor)
 
     def unmap(self, begin: int, size: int) -> None:

@@ -22,8 +22,13 @@ from pylvs.drivers.base import Port
 from pylvs.errors import HostError
 from pylvs.frames import HEADROOM
 from pylvs.jit import compiled, door, records
-from pylvs.wire.memory import load_native_u16, load_native_u32, load_u8
-from pylvs.wire.memory import store_native_u16, store_native_u32
+from pylvs.wire.memory import (
+    load_native_u16,
+    load_native_u32,
+    load_u8,
+    store_native_u16,
+    store_native_u32,
+)
 
 # A slot holds the largest IP packet.  Slots are one cache line short of a whole number of pages:
 # with equal page offsets all their headers would compete for the same few cache sets.

@@ -143,5 +143,3 @@ class Director:
         """Return the rows that leave, in order."""
         count = int(self.tables.director[0]["leaving"])
         return [int(row) for row in self.frames["leaves"][:count]]
-
-

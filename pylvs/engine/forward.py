@@ -1,7 +1,7 @@
 """Stage four: every frame as it leaves, and what its sender is told when it cannot.
 
-    request -> TTL, size -> masquerade | route | tunnel -> next hop
-    reply   -> TTL, size -> masquerade backwards        -> next hop
+request -> TTL, size -> masquerade | route | tunnel -> next hop
+reply   -> TTL, size -> masquerade backwards        -> next hop
 """
 
 from numpy import int64
@@ -56,14 +56,16 @@ def leave_born(tables, frames, count, first):
 @compiled
 def _unreachable(tables, memory, frames, count, frame, code, now_ms):
     vip = frame.destination
-    send_error(tables, memory, frames, count, frame, icmp.UNREACHABLE, code, icmp.NO_DETAIL, vip, now_ms)
+    send_error(
+        tables, memory, frames, count, frame, icmp.UNREACHABLE, code, icmp.NO_DETAIL, vip, now_ms
+    )
 
 
 @compiled
 def _forward_request(tables, memory, frames, count, frame, now_ms):
     entry = tables.connections[frame.connection]
     server = tables.servers[entry.server]
-    method = int64(entry.flags) & FORWARDING_MASK
+    method = int64(entry.conn_flags) & FORWARDING_MASK
     path_row = int64(server.path)
     if path_row == NONE:
         _unreachable(tables, memory, frames, count, frame, icmp.HOST_UNREACHABLE, now_ms)

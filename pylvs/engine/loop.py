@@ -9,6 +9,7 @@ On packet rings the whole loop is compiled and comes back to Python only for a r
 other drivers breathe in Python, by the same steps.
 """
 
+import contextlib
 import os
 import select
 import threading
@@ -154,10 +155,8 @@ class Engine:
 
     def _answer_calls(self) -> None:
         self._loop[0]["doorbell"] = 0
-        try:
+        with contextlib.suppress(BlockingIOError):  # read before: the cell alone brought us here
             os.eventfd_read(self._doorbell)
-        except BlockingIOError:
-            pass  # the bell was read before; the cell alone brought us here
         with self._lock:
             calls, self._calls = self._calls, []
         for function, future in calls:

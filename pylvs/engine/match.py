@@ -63,9 +63,9 @@ def _still_valid(tables, frame, row):
     director = tables.director[0]
     entry = tables.connections[row]
     server = tables.servers[entry.server]
-    if frame.protocol == ipv4.TCP and frame.flags & transport.SYN:
+    if frame.protocol == ipv4.TCP and frame.tcp_flags & transport.SYN:
         gone = director.expire_gone and server.weight == 0
-        if gone or _may_reuse(director.reuse_mode, int64(entry.state), int64(entry.flags)):
+        if gone or _may_reuse(director.reuse_mode, int64(entry.state), int64(entry.conn_flags)):
             connections.remove(tables, row)
             return NONE
     if not server.available:
@@ -104,10 +104,10 @@ def _match_reply(tables, frame, now_ms):
     frame.direction = OUTPUT
     server = tables.servers[entry.server]
     if server.available:
-        services.charge_reply(tables, int64(entry.server), frame.size)
-    entry.flags = int64(entry.flags) & ~FLAG_NO_OUTPUT
+        services.charge_reply(tables, int64(entry.server), frame.packet_size)
+    entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
     _advance(tables, frame, row, states.SEES_OUTPUT, now_ms)
-    if int64(entry.flags) & FORWARDING_MASK == MASQUERADE:
+    if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
         frame.verdict = Verdict.TRANSMIT
         frame.reason = Reason.REPLIED
     else:
@@ -124,7 +124,7 @@ def _schedule(tables, frame, now_ms):
         _leave_to_host(tables, frame)
         return
     frame.service = row
-    if frame.protocol == ipv4.TCP and not _may_open(tables.director[0].sloppy_tcp, frame.flags):
+    if frame.protocol == ipv4.TCP and not _may_open(tables.director[0].sloppy_tcp, frame.tcp_flags):
         frame.verdict = Verdict.DROP
         frame.reason = Reason.STRAY
         return
@@ -157,9 +157,7 @@ def _connect(tables, frame, server_row, now_ms):
     """Give the frame a new connection to the server that was picked."""
     if server_row == NONE or server_row == schedulers.FAILED:
         frame.verdict = Verdict.DROP
-        frame.reason = (
-            Reason.NO_SERVER if server_row == NONE else Reason.SCHEDULER_FAILED
-        )
+        frame.reason = Reason.NO_SERVER if server_row == NONE else Reason.SCHEDULER_FAILED
         return
     row = connections.allocate(tables)
     if row == NONE:
@@ -179,7 +177,7 @@ def _connect(tables, frame, server_row, now_ms):
     entry.server = server_row
     entry.in_packets = 0
     method = int64(server.forwarding)
-    entry.flags = method if method == MASQUERADE else method | FLAG_NO_OUTPUT
+    entry.conn_flags = method if method == MASQUERADE else method | FLAG_NO_OUTPUT
     entry.timeout_ms = states.NEW_TIMEOUT_MS
     entry.expires_ms = now_ms + states.NEW_TIMEOUT_MS
     connections.insert(tables, row)
@@ -199,9 +197,9 @@ def _count_request(tables, frame, row, now_ms):
     frame.direction = INPUT
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.FORWARDED
-    services.charge_request(tables, int64(entry.server), frame.size)
+    services.charge_request(tables, int64(entry.server), frame.packet_size)
     entry.in_packets += 1
-    only_input = int64(entry.flags) & FLAG_NO_OUTPUT
+    only_input = int64(entry.conn_flags) & FLAG_NO_OUTPUT
     _advance(
         tables, frame, row, states.SEES_INPUT_ONLY if only_input else states.SEES_INPUT, now_ms
     )
@@ -213,7 +211,7 @@ def _advance(tables, frame, row, view, now_ms):
     entry = tables.connections[row]
     state = 0
     if frame.protocol == ipv4.TCP:
-        state = states.next_tcp_state(frame.flags, int64(entry.state), view)
+        state = states.next_tcp_state(frame.tcp_flags, int64(entry.state), view)
         entry.state = state
         connections.set_active(tables, row, states.is_active(frame.protocol, state))
     timeout = states.timeout_ms(tables.timeouts, frame.protocol, state)

@@ -1,6 +1,6 @@
 """Stage one: what each frame is.
 
-    memory -> frame.{family, protocol, source, destination, ports, ip, transport, size, flags}
+    memory -> frame.{family, protocol, source, destination, ports, ip, transport, packet_size, tcp_flags}
 
 After this stage every frame has a verdict: MATCH for whole IPv4 TCP and UDP, and the final word for
 everything else.
@@ -87,7 +87,7 @@ def _parse_ipv4(tables, memory, frame, now_ms):
     frame.family = 4
     frame.ip = ip
     frame.transport = ip + header
-    frame.size = size
+    frame.packet_size = size
     frame.length = ethernet.HEADER_SIZE + size  # without the link's padding
     frame.protocol = load_u8(memory, ip + ipv4.PROTOCOL)
     frame.source = load_u32(memory, ip + ipv4.SOURCE)
@@ -117,7 +117,7 @@ def _may_send(source):
 
 @compiled
 def _parse_icmp(tables, memory, frame, now_ms):
-    """Answer a ping to a VIP of our own; everything else of ICMP is the host's, errors to VIPs not."""
+    """Answer a ping to a VIP of our own; other ICMP is the host's, but for errors to VIPs."""
     frame.reason = Reason.NOT_OURS
     row = arp.own_row(tables, frame.destination)
     if row == NONE:
@@ -125,7 +125,7 @@ def _parse_icmp(tables, memory, frame, now_ms):
     if echo.is_echo(memory, frame):
         if tables.own[row].answers_ping:
             echo.answer(tables, memory, frame, now_ms)
-    elif frame.size >= frame.transport - frame.ip + icmp.HEADER_SIZE and icmp.is_error(
+    elif frame.packet_size >= frame.transport - frame.ip + icmp.HEADER_SIZE and icmp.is_error(
         load_u8(memory, frame.transport + icmp.TYPE)
     ):
         _drop(frame, Reason.ICMP_ERROR)
@@ -133,7 +133,7 @@ def _parse_icmp(tables, memory, frame, now_ms):
 
 @compiled
 def _parse_transport(memory, frame):
-    size = frame.size - (frame.transport - frame.ip)
+    size = frame.packet_size - (frame.transport - frame.ip)
     least = transport.header_size_min(frame.protocol)
     if least == transport.UNTRACKED:
         frame.reason = Reason.NOT_OURS
@@ -143,9 +143,9 @@ def _parse_transport(memory, frame):
         return
     frame.source_port = load_u16(memory, frame.transport + transport.SOURCE_PORT)
     frame.destination_port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
-    frame.flags = 0
+    frame.tcp_flags = 0
     if frame.protocol == ipv4.TCP:
-        frame.flags = load_u8(memory, frame.transport + transport.FLAGS)
+        frame.tcp_flags = load_u8(memory, frame.transport + transport.FLAGS)
         if transport.tcp_header_size(memory, frame.transport) > size:
             _drop(frame, Reason.TRUNCATED)
             return

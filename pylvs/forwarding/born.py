@@ -1,7 +1,7 @@
 """Frames born in the director: a row behind the received ones, and bytes in scratch.
 
-    frames   | 0 .. count | count .. count + director.born |
-    scratch  | HEADROOM frame | HEADROOM frame | ...          used afresh with each batch
+frames   | 0 .. count | count .. count + director.born |
+scratch  | HEADROOM frame | HEADROOM frame | ...          used afresh with each batch
 """
 
 from pylvs.frames import HEADROOM, NONE, Reason, Verdict

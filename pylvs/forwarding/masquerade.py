@@ -1,4 +1,4 @@
-"""NAT forwarding (``-m``): requests leave for the server's address and port, replies from the VIP's.
+"""NAT (``-m``): requests leave for the server's address and port, replies from the VIP's.
 
 Checksums are mended by what changed (RFC 1624), so a wrong one stays wrong by the same amount and
 nothing is verified, as in Linux.  A UDP datagram without a checksum is given one.  An unfinished
@@ -54,7 +54,7 @@ def _translate(memory, frame, address_field, port_field, address, port):
     if frame.checksum_start:
         store_u16(memory, field, replace_partial(old, old_address, address))
     elif frame.protocol == ipv4.UDP and old == 0:
-        size = frame.size - (header - ip)
+        size = frame.packet_size - (header - ip)
         store_u16(memory, field, transport.full_checksum(memory, ip, header, ipv4.UDP, size))
     else:
         new = replace_u16(replace_u32(old, old_address, address), old_port, port)

@@ -28,7 +28,7 @@ def finish_checksum(memory, frame):
     if not frame.checksum_start:
         return
     start = frame.offset + frame.checksum_start
-    size = frame.ip + frame.size - start
+    size = frame.ip + frame.packet_size - start
     result = ~fold(add(memory, start, size, 0)) & 0xFFFF
     if result == 0 and frame.protocol == ipv4.UDP:
         result = 0xFFFF
@@ -47,12 +47,12 @@ def headers_size(memory, frame):
 
 
 @compiled
-def packet_size(memory, frame):
+def largest_packet(memory, frame):
     """Return the size of the largest IP packet the frame stands for."""
     if frame.segment_kind == GSO_NONE:
-        return frame.size
+        return frame.packet_size
     whole = headers_size(memory, frame) - (frame.ip - frame.offset) + frame.segment_size
-    return min(whole, frame.size)
+    return min(whole, frame.packet_size)
 
 
 @compiled
@@ -90,7 +90,7 @@ def cut(tables, memory, frames, count, frame):
         segment.family = frame.family
         segment.ip = segment.offset + (frame.ip - frame.offset)
         segment.transport = segment.offset + (frame.transport - frame.offset)
-        segment.size = segment.length - ethernet.HEADER_SIZE
+        segment.packet_size = segment.length - ethernet.HEADER_SIZE
         segment.reason = Reason.SEGMENTED
         _write_headers(memory, segment, piece, piece * frame.segment_size, piece == pieces - 1)
     return True
@@ -100,13 +100,13 @@ def cut(tables, memory, frames, count, frame):
 def _write_headers(memory, segment, piece, sent, is_last):
     """Make the copied headers those of one segment, as a network card would."""
     ip, header = segment.ip, segment.transport
-    store_u16(memory, ip + ipv4.TOTAL_LENGTH, segment.size)
+    store_u16(memory, ip + ipv4.TOTAL_LENGTH, segment.packet_size)
     identification = load_u16(memory, ip + ipv4.IDENTIFICATION) + piece
     store_u16(memory, ip + ipv4.IDENTIFICATION, identification & 0xFFFF)
     store_u16(memory, ip + ipv4.CHECKSUM, 0)
     store_u16(memory, ip + ipv4.CHECKSUM, of_header(memory, ip, header - ip))
 
-    size = segment.size - (header - ip)
+    size = segment.packet_size - (header - ip)
     if segment.protocol == ipv4.TCP:
         sequence = load_u32(memory, header + transport.SEQUENCE) + sent
         store_u32(memory, header + transport.SEQUENCE, sequence & 0xFFFF_FFFF)

@@ -1,7 +1,7 @@
 """The last step of every frame that leaves: its Ethernet header, or a wait for one.
 
-    path -> port out, next hop -> MAC known:    TRANSMIT
-                               -> MAC unknown:  HOLD, and somebody asks for it
+path -> port out, next hop -> MAC known:    TRANSMIT
+                           -> MAC unknown:  HOLD, and somebody asks for it
 """
 
 from typing import Final

@@ -58,6 +58,6 @@ def encapsulate(tables, memory, frame, source, destination):
     """Put the frame's packet into a tunnel, in the headroom in front of it."""
     write_outer(tables, memory, frame.ip, source, destination)
     frame.ip -= OVERHEAD
-    frame.size += OVERHEAD
+    frame.packet_size += OVERHEAD
     frame.offset = frame.ip - ethernet.HEADER_SIZE
-    frame.length = frame.size + ethernet.HEADER_SIZE
+    frame.length = frame.packet_size + ethernet.HEADER_SIZE

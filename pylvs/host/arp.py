@@ -1,4 +1,4 @@
-"""ARP: answered for the director's own addresses, asked where no host stack would (RFC 826, 5227)."""
+"""ARP (RFC 826, RFC 5227): answered for own addresses, asked where no host stack would."""
 
 from typing import Final
 
@@ -91,7 +91,7 @@ def solicit(tables, memory, frames, count, now_ms):
             continue
         port = tables.ports[neighbour.port]
         left += 1
-        if not port.own_arp or now_ms - neighbour.asked_ms < RETRY_MS and neighbour.attempts:
+        if not port.own_arp or (now_ms - neighbour.asked_ms < RETRY_MS and neighbour.attempts):
             continue
         if neighbour.attempts == ATTEMPTS:
             neighbour.state = FAILED

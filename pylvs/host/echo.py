@@ -11,7 +11,7 @@ from pylvs.wire.memory import load_u8, load_u16, store_u16
 @compiled
 def is_echo(memory, frame):
     """Whether the frame is a whole echo request with a right checksum."""
-    size = frame.size - (frame.transport - frame.ip)
+    size = frame.packet_size - (frame.transport - frame.ip)
     if size < icmp.HEADER_SIZE or load_u8(memory, frame.transport + icmp.TYPE) != icmp.ECHO:
         return False
     return fold(add(memory, frame.transport, size, 0)) == 0xFFFF
@@ -31,7 +31,7 @@ def answer(tables, memory, frame, now_ms):
         memory,
         frame.ip,
         load_u8(memory, frame.ip + ipv4.TOS),
-        frame.size,
+        frame.packet_size,
         director.identification & 0xFFFF,
         0,
         ipv4.TTL_DEFAULT,

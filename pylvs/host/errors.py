@@ -1,6 +1,6 @@
 """ICMP errors the director sends (RFC 792, RFC 1812 section 4.3.2).
 
-    | Ethernet | IPv4, TOS c0, TTL 64, DF clear | ICMP | as much of the packet as fits 576 bytes |
+| Ethernet | IPv4, TOS c0, TTL 64, DF clear | ICMP | as much of the packet as fits 576 bytes |
 """
 
 from typing import Final
@@ -36,7 +36,7 @@ def send_error(tables, memory, frames, count, frame, type_, code, rest, source, 
         if path == NONE or tables.paths[path].kind != UNICAST:
             return
         source = int64(tables.paths[path].source)
-    quote = min(frame.size, QUOTE_MAX)
+    quote = min(frame.packet_size, QUOTE_MAX)
     size = ipv4.HEADER_SIZE + icmp.HEADER_SIZE + quote
     row = born.new(tables, frames, count, ethernet.HEADER_SIZE + size)
     if row == NONE:

@@ -20,7 +20,7 @@ _SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
 @compiled
 def send_reset(tables, memory, frames, count, frame, now_ms):
     """Refuse a segment that belongs to no connection; a reset itself is never answered."""
-    if frame.flags & transport.RST:
+    if frame.tcp_flags & transport.RST:
         return
     if not limits.allows(tables, now_ms):
         tables.reasons[Reason.RATE_LIMITED] += 1
@@ -34,9 +34,7 @@ def send_reset(tables, memory, frames, count, frame, now_ms):
     tcp = ip + ipv4.HEADER_SIZE
     source, destination = frame.destination, frame.source
     fragment = ipv4.DONT_FRAGMENT
-    ipv4.write(
-        memory, ip, 0, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination
-    )
+    ipv4.write(memory, ip, 0, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
     _write_tcp(memory, ip, tcp, frame)
     send_to(tables, memory, reset, destination, now_ms)
 
@@ -45,7 +43,7 @@ def send_reset(tables, memory, frames, count, frame, now_ms):
 def _write_tcp(memory, ip, tcp, frame):
     store_u16(memory, tcp + transport.SOURCE_PORT, frame.destination_port)
     store_u16(memory, tcp + transport.DESTINATION_PORT, frame.source_port)
-    if frame.flags & transport.ACK:
+    if frame.tcp_flags & transport.ACK:
         sequence = load_u32(memory, frame.transport + transport.ACKNOWLEDGMENT)
         acknowledgment = 0
         flags = transport.RST
@@ -66,9 +64,9 @@ def _write_tcp(memory, ip, tcp, frame):
 def _end_of(memory, frame):
     """Return the sequence number after the segment; SYN and FIN each count as one byte."""
     header = transport.tcp_header_size(memory, frame.transport)
-    size = frame.size - (frame.transport - frame.ip) - header
-    if frame.flags & transport.SYN:
+    size = frame.packet_size - (frame.transport - frame.ip) - header
+    if frame.tcp_flags & transport.SYN:
         size += 1
-    if frame.flags & transport.FIN:
+    if frame.tcp_flags & transport.FIN:
         size += 1
     return (load_u32(memory, frame.transport + transport.SEQUENCE) + size) & 0xFFFF_FFFF

@@ -4,7 +4,7 @@ A masqueraded server may also talk from its service's port to somebody who is no
 director: the host does not see that packet any more, so the director forwards it, untranslated.
 """
 
-from pylvs.forwarding.segments import packet_size
+from pylvs.forwarding.segments import largest_packet
 from pylvs.forwarding.transmit import discard, send_to
 from pylvs.frames import Reason
 from pylvs.host.errors import OWN, send_error
@@ -31,7 +31,7 @@ def outlives(tables, memory, frames, count, frame, source, now_ms):
 @compiled
 def fits(tables, memory, frames, count, frame, mtu, source, now_ms):
     """Whether every packet the frame stands for fits ``mtu``; if not, its sender is told."""
-    if packet_size(memory, frame) <= mtu:
+    if largest_packet(memory, frame) <= mtu:
         return True
     if load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT:
         type_, code = icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED

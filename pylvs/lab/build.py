@@ -101,7 +101,20 @@ class Lab:
     def _plug(self, node: str, interface: str, lan: str, address: str) -> None:
         space, switch = self.namespace(node), self.namespace("switch")
         far = f"{node}.{interface}"
-        ip("-n", space, "link", "add", interface, "type", "veth", "peer", "name", far, "netns", switch)
+        ip(
+            "-n",
+            space,
+            "link",
+            "add",
+            interface,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            far,
+            "netns",
+            switch,
+        )
         ip("-n", switch, "link", "set", far, "master", lan, "up")
         ip("-n", space, "address", "add", address, "dev", interface)
         ip("-n", space, "link", "set", interface, "up")
@@ -174,7 +187,8 @@ class Lab:
             f"daemon off; worker_processes 1; pid {files}/pid; error_log stderr;\n"
             "events { worker_connections 4096; }\n"
             "http { access_log off; keepalive_requests 1000000;\n"
-            f"  client_body_temp_path {files}; proxy_temp_path {files}; fastcgi_temp_path {files};\n"
+            f"  client_body_temp_path {files}; proxy_temp_path {files};\n"
+            f"  fastcgi_temp_path {files};\n"
             f"  uwsgi_temp_path {files}; scgi_temp_path {files};\n"
             f"  server {{ listen {port}; root {files};\n"
             f'    location = / {{ default_type text/plain; return 200 "{node}\\n"; }} }} }}\n',
@@ -192,10 +206,10 @@ class Lab:
             "    time.sleep(0.05)\n"
             "sys.exit('no server listens')\n"
         )
-        self.shell(node, f"exec {sys.executable} -c \"{probe}\"")
+        self.shell(node, f'exec {sys.executable} -c "{probe}"')
 
     def fetch(self, count: int = 1, path: str = "/") -> list[str]:
-        """Return the answers to ``count`` HTTP requests from the client, each on its own connection."""
+        """Return the answers to ``count`` HTTP requests of the client, each on a new connection."""
         url = f"http://{self.topology.vip}:{self.topology.port}{path}"
         if shutil.which("curl"):
             line = f"for i in $(seq {count}); do curl -sS --max-time 5 {url} || exit 1; done"

@@ -62,7 +62,8 @@ def faults(packet: bytes) -> list[str]:
 def describe(packet: bytes) -> str:
     """Return one line about an IPv4 packet."""
     ip = dpkt.ip.IP(packet)
-    ends = f"{address_text(int.from_bytes(ip.src, 'big'))} > {address_text(int.from_bytes(ip.dst, 'big'))}"
+    source, destination = (address_text(int.from_bytes(end, "big")) for end in (ip.src, ip.dst))
+    ends = f"{source} > {destination}"
     if isinstance(ip.data, dpkt.ip.IP):
         return f"{ends} ttl {ip.ttl} IPIP ( {describe(bytes(ip.data))} )"
     if isinstance(ip.data, dpkt.tcp.TCP):
@@ -72,7 +73,9 @@ def describe(packet: bytes) -> str:
             for bit, letter in ((2, "S"), (1, "F"), (4, "R"), (8, "P"), (16, "."))
             if tcp.flags & bit
         )
-        return f"{ends} ttl {ip.ttl} TCP {tcp.sport} > {tcp.dport} [{letters}] {len(tcp.data)} bytes"
+        return (
+            f"{ends} ttl {ip.ttl} TCP {tcp.sport} > {tcp.dport} [{letters}] {len(tcp.data)} bytes"
+        )
     return f"{ends} ttl {ip.ttl} protocol {ip.p}"
 
 

@@ -1,6 +1,6 @@
 """The far end of a tunnel where the kernel has no ipip: a TUN device fed from a raw socket.
 
-    IPIP datagram -> raw socket (protocol 4) -> outer header off -> TUN device -> the host's stack
+IPIP datagram -> raw socket (protocol 4) -> outer header off -> TUN device -> the host's stack
 """
 
 import socket

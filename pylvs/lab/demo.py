@@ -15,7 +15,7 @@ from pylvs.lab.topology import topology
 REQUESTS: Final = 10
 _SHOWN: Final = 6
 _PICTURES: Final = {
-    "nat": "client 110.0.0.1 -- router -- director [VIP 10.133.146.47] -- rs1 .129, rs2 .131 :8080\n"
+    "nat": "client 110.0.0.1 -- router -- director [VIP 10.133.146.47] -- rs1 .129, rs2 .131\n"
     "  requests are rewritten to a real server, and its replies back",
     "dr": "client 110.0.0.1 -- router -- LAN { director [VIP 192.168.0.211], rs1 .5, rs2 .8 }\n"
     "  requests get a real server's MAC; it answers the client itself, as the VIP",

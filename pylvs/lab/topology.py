@@ -1,8 +1,8 @@
 """The three networks of the lab, as their textbooks draw them.
 
-    nat   client -- router -- director -- rs1, rs2         replies come back through the director
-    dr    client -- router -- { director, rs1, rs2 }       one LAN; replies go straight to the router
-    tun   the same, and the director wraps what it sends
+nat   client -- router -- director -- rs1, rs2         replies come back through the director
+dr    client -- router -- { director, rs1, rs2 }       one LAN; replies go straight to the router
+tun   the same, and the director wraps what it sends
 """
 
 from dataclasses import dataclass, field

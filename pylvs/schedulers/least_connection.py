@@ -32,7 +32,7 @@ def pick_least(tables, service_row):
 
 @compiled
 def pick_least_weighted(tables, service_row):
-    """Return the server with the least overhead a weight, or ``NONE``; compared by cross product."""
+    """Return the server with the least overhead a weight, by cross product, or ``NONE``."""
     least = NONE
     at = int64(tables.services[service_row].head)
     while at != NONE:

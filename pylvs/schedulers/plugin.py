@@ -137,9 +137,7 @@ class Plugins:
 
 def service_of(tables: Tables, service_row: int) -> Service:
     service = tables.services[service_row]
-    return Service(
-        int(service["protocol"]), address_text(service["address"]), int(service["port"])
-    )
+    return Service(int(service["protocol"]), address_text(service["address"]), int(service["port"]))
 
 
 def servers_of(tables: Tables, service_row: int) -> list[Server]:

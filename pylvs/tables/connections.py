@@ -16,7 +16,7 @@ from pylvs.tables import expiry, layouts
 from pylvs.tables.layouts import FLAG_HASHED, FLAG_INACTIVE, FORWARDING_MASK, MASQUERADE
 
 CHAIN_LIMIT: Final = 4_096
-"""How far a chain is followed.  Only one client port talking to thousands of services comes near."""
+"""How far a chain is followed; only one client port and thousands of services come near."""
 
 _HASH_BITS: Final = layouts.HASH_BITS
 
@@ -76,15 +76,10 @@ def find_reply(tables, bucket, frame):
             and entry.client_port == frame.destination_port
             and entry.protocol == frame.protocol
         ):
-            if int64(entry.flags) & FORWARDING_MASK == MASQUERADE:
-                if (
-                    entry.server_address == frame.source
-                    and entry.server_port == frame.source_port
-                ):
+            if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
+                if entry.server_address == frame.source and entry.server_port == frame.source_port:
                     return row
-            elif (
-                entry.virtual_address == frame.source and entry.virtual_port == frame.source_port
-            ):
+            elif entry.virtual_address == frame.source and entry.virtual_port == frame.source_port:
                 return row
         row = int64(entry.next)
     return NONE
@@ -124,7 +119,7 @@ def insert(tables, row):
     )
     entry.next = tables.buckets[bucket]
     tables.buckets[bucket] = row
-    entry.flags = int64(entry.flags) | FLAG_HASHED | FLAG_INACTIVE
+    entry.conn_flags = int64(entry.conn_flags) | FLAG_HASHED | FLAG_INACTIVE
     tables.servers[entry.server].inactive += 1
     tables.director[0].connection_count += 1
 
@@ -133,11 +128,11 @@ def insert(tables, row):
 def set_active(tables, row, active):
     """Count the connection on the side it now belongs to."""
     entry = tables.connections[row]
-    flags = int64(entry.flags)
+    flags = int64(entry.conn_flags)
     was_active = flags & FLAG_INACTIVE == 0
     if active == was_active:
         return
-    entry.flags = flags ^ FLAG_INACTIVE
+    entry.conn_flags = flags ^ FLAG_INACTIVE
     if entry.server == NONE:
         return
     server = tables.servers[entry.server]
@@ -168,7 +163,7 @@ def remove(tables, row):
 
     if entry.server != NONE:
         server = tables.servers[entry.server]
-        if int64(entry.flags) & FLAG_INACTIVE:
+        if int64(entry.conn_flags) & FLAG_INACTIVE:
             server.inactive -= 1
         else:
             server.active -= 1

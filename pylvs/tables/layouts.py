@@ -27,7 +27,7 @@ CONNECTION: Final = np.dtype([
     ("server_port", np.uint16),
     ("protocol", np.uint8),
     ("state", np.uint8),
-    ("flags", np.uint32),          # ip_vs.h, IP_VS_CONN_F_*: the method in the low three bits
+    ("conn_flags", np.uint32),     # ip_vs.h, IP_VS_CONN_F_*: the method in the low three bits
     ("server", np.int32),          # row in SERVER, NONE once that was removed
     ("next", np.int32),            # in its hash chain, or in the free list
     ("expires_ms", np.int64),      # engine clock; 0: the row is free
@@ -77,7 +77,7 @@ SERVICE: Final = np.dtype([
 
 SERVER: Final = np.dtype([
     ("used", np.int32),
-    ("available", np.int32),       # in its service's list; else removed, and kept for its connections
+    ("available", np.int32),       # in its service's list; else only kept for connections
     ("address", np.uint32),
     ("port", np.uint16),
     ("forwarding", np.uint16),

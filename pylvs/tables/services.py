@@ -62,11 +62,7 @@ def find(tables, protocol, address, port):
     row = int64(tables.service_buckets[_bucket_of(protocol, address, port)])
     while row != NONE:
         service = tables.services[row]
-        if (
-            service.address == address
-            and service.port == port
-            and service.protocol == protocol
-        ):
+        if service.address == address and service.port == port and service.protocol == protocol:
             return row
         row = int64(service.next)
     return NONE

@@ -36,7 +36,12 @@ def rules(lab, scheduler="rr", weights=(1, 1)):
 def start_director(lab, text):
     path = lab.folder / "rules"
     path.write_text(text, encoding="ascii")
-    ports = [one.name for node in lab.topology.nodes if node.name == "director" for one in node.interfaces]
+    ports = [
+        one.name
+        for node in lab.topology.nodes
+        if node.name == "director"
+        for one in node.interfaces
+    ]
     words = [word for port in ports for word in ("--iface", port)]
     lab.start_director([*words, "--rules", str(path)])
 
@@ -44,7 +49,11 @@ def start_director(lab, text):
 def start_stations(lab):
     shape = lab.topology
     for node, address in shape.servers.items():
-        lab.spawn(node, [sys.executable, str(STATION), "serve", node, str(shape.server_port)], f"{node}.log")
+        lab.spawn(
+            node,
+            [sys.executable, str(STATION), "serve", node, str(shape.server_port)],
+            f"{node}.log",
+        )
         lab._await_port(node, address, shape.server_port)
 
 

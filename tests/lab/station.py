@@ -1,10 +1,10 @@
 """A server that tells who it is and what it received, over TCP and UDP, and its client.
 
-    station.py serve NAME PORT       TCP: reads to the end, answers with digest, name and client
-                                     TCP starting with GIVE: sends that many known bytes
-                                     UDP: answers with name and client
-    station.py upload|download HOST PORT BYTES
-    station.py datagram HOST PORT COUNT [BYTES]
+station.py serve NAME PORT       TCP: reads to the end, answers with digest, name and client
+                                 TCP starting with GIVE: sends that many known bytes
+                                 UDP: answers with name and client
+station.py upload|download HOST PORT BYTES
+station.py datagram HOST PORT COUNT [BYTES]
 """
 
 import hashlib

@@ -77,8 +77,9 @@ def test_tcpdump_finds_every_checksum_right(mode):
         for node in ("client", *lab.topology.servers):
             lab.shell(node, f"{sys.executable} -m pylvs.lab.offloads eth0")
         start_director(lab, rules(lab))
+        dump = ["tcpdump", "-Z", "root", "-U", "--immediate-mode", "-i", "eth0", "ip", "-w"]
         recorders = [
-            lab.spawn(node, ["tcpdump", "-Z", "root", "-U", "-i", "eth0", "-w", f"{lab.folder}/{node}.pcap", "ip"], f"{node}.dump")
+            lab.spawn(node, [*dump, f"{lab.folder}/{node}.pcap"], f"{node}.dump")
             for node in ("client", "rs1")
         ]
         time.sleep(1)
@@ -90,7 +91,9 @@ def test_tcpdump_finds_every_checksum_right(mode):
             recorder.send_signal(signal.SIGTERM)
             recorder.wait(10)
         for node in ("client", "rs1"):
-            text = lab.shell("client", f"tcpdump -Z root -nn -vv -r {lab.folder}/{node}.pcap 2>/dev/null")
+            text = lab.shell(
+                "client", f"tcpdump -Z root -nn -vv -r {lab.folder}/{node}.pcap 2>/dev/null"
+            )
             assert text.count("cksum") > 20
             assert "incorrect" not in text
             assert "bad " not in text
@@ -98,14 +101,17 @@ def test_tcpdump_finds_every_checksum_right(mode):
 
 
 def test_a_vip_that_is_the_hosts_own_is_claimed_too():
-    """ip_forward=1 and a local VIP: still no reset from the host, and its other ports stay its own."""
+    """ip_forward=1 and a local VIP: no reset from the host, and its other ports stay its own."""
     with Lab(topology("nat")) as lab:
         start_stations(lab)
         lab.shell("director", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         lab.shell("director", f"ip address add {lab.topology.vip}/32 dev lo")
         start_director(lab, rules(lab))
         assert ask(lab, "upload", 1000)[0].startswith("same")
-        assert lab.shell("client", f"ping -c1 -W2 {lab.topology.vip} >/dev/null && echo up").strip() == "up"
+        assert (
+            lab.shell("client", f"ping -c1 -W2 {lab.topology.vip} >/dev/null && echo up").strip()
+            == "up"
+        )
         refused = f"curl -sS --max-time 3 http://{lab.topology.vip}:81/ 2>/dev/null; echo $?"
         if shutil.which("curl"):
             assert lab.shell("client", refused).strip() == "7"  # refused at once
@@ -134,7 +140,9 @@ def test_nothing_is_left_of_a_director_that_was_killed():
 def test_a_second_director_in_the_namespace_is_refused():
     with Lab(topology("dr")) as lab:
         start_director(lab, rules(lab))
-        line = f"{sys.executable} -m pylvs run --iface eth0 --rules {lab.folder}/rules 2>&1; echo $?"
+        line = (
+            f"{sys.executable} -m pylvs run --iface eth0 --rules {lab.folder}/rules 2>&1; echo $?"
+        )
         said = lab.shell("director", line)
         assert "already runs" in said
         assert said.strip().endswith("1")

@@ -1,8 +1,9 @@
 """Random services, servers, packets and time: the director decides as the slow reference does."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import examples
 from tests.packets import number, tcp_frame, udp_frame
 from tests.reference.ipvs import STATES, Ipvs
 from tests.world import VIP, World
@@ -12,9 +13,7 @@ METHODS = ("-m", "-g", "-i")
 FLAGS = ("S", "A", "FA", "R", "SA", "", "SF", "SR", "PA", "F")
 CLIENTS = ("198.51.100.7", "203.0.113.9")
 
-servers = st.lists(
-    st.tuples(st.sampled_from(METHODS), st.integers(0, 5)), min_size=0, max_size=4
-)
+servers = st.lists(st.tuples(st.sampled_from(METHODS), st.integers(0, 5)), min_size=0, max_size=4)
 packets = st.tuples(
     st.just("packet"),
     st.sampled_from(("tcp", "udp")),
@@ -49,9 +48,7 @@ class Pair:
             self.reference.add_service(protocol, VIP, 80, scheduler)
             for n, (method, weight) in enumerate(listed):
                 address, port = f"10.0.0.{11 + n}", 8080 if method == "-m" else 80
-                self.world.rule(
-                    f"-a {letter} {VIP}:80 -r {address}:{port} {method} -w {weight}"
-                )
+                self.world.rule(f"-a {letter} {VIP}:80 -r {address}:{port} {method} -w {weight}")
                 self.reference.add_server((protocol, VIP, 80), address, port, method, weight)
 
     def edit(self, verb, index, weight=0):
@@ -124,7 +121,7 @@ class Pair:
         assert self.world.connections() == want
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(st.sampled_from(SCHEDULERS), servers, steps)
 def test_every_packet_is_decided_as_the_reference_decides_it(scheduler, listed, taken):
     pair = Pair(scheduler, listed)
@@ -139,7 +136,7 @@ def test_every_packet_is_decided_as_the_reference_decides_it(scheduler, listed, 
             pair.edit(*step)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     st.sampled_from(SCHEDULERS),
     servers.filter(bool),

@@ -1,9 +1,10 @@
 """Frames that are malformed, random or lying: counted and dropped, and nothing wrong leaves."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pylvs.lab.capture import faults
+from tests.conftest import examples
 from tests.packets import DIRECTOR_MAC, MAC_A, arp, tcp_frame, udp_frame
 from tests.world import CLIENT, VIP, World
 
@@ -21,14 +22,14 @@ VALID = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.binary(max_size=200), st.booleans())
 def test_random_bytes_are_never_sent_on(data, with_header):
     frame = DIRECTOR_MAC + MAC_A + b"\x08\x00" + data if with_header else data
     assert World(RULES).send(frame) == []
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     st.sampled_from(VALID),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), min_size=1, max_size=4),
@@ -44,7 +45,7 @@ def test_what_leaves_a_damaged_frame_has_a_right_ip_header(frame, damage, cut):
             assert len(sent) - 14 == int.from_bytes(sent[16:18], "big")
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.lists(st.binary(max_size=120), max_size=256))
 def test_every_frame_gets_exactly_one_reason(batch):
     world = World(RULES)

@@ -6,12 +6,18 @@ Works on parsed packets rather than bytes: what goes to whom, in which state, un
 import math
 from dataclasses import dataclass, field
 
-STATES = "NONE ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN SYNACK"
-SHORT = dict(zip("NO ES SS SR FW TW CL CW LA LI SA".split(), STATES.split(), strict=True))
-TIMEOUTS = dict(
-    zip(STATES.split(), (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120), strict=True)
+STATES = (
+    "NONE ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK LISTEN SYNACK"
 )
-COLUMNS = "NO ES SS SR FW TW CL CW LA LI SA".split()
+SHORT = dict(
+    zip(
+        ["NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"],
+        STATES.split(),
+        strict=True,
+    )
+)
+TIMEOUTS = dict(zip(STATES.split(), (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120), strict=True))
+COLUMNS = ["NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"]
 TABLES = {
     "input": {
         "syn": "SR ES ES SR SR SR SR SR SR SR SR",
@@ -137,7 +143,7 @@ class Ipvs:
             self._remove(connection)
 
     def packet(self, protocol, source, destination, flags=""):
-        """``source`` and ``destination`` are (address, port); ``flags`` a set of S F R A letters."""
+        """``source`` and ``destination`` are (address, port); ``flags`` are S F R A letters."""
         self.expire()
         found = self._find(protocol, client=source, virtual=destination)
         if found and "S" in flags and found.state in ("TIME_WAIT", "CLOSE"):
@@ -165,7 +171,9 @@ class Ipvs:
 
     def _find_reply(self, protocol, sender, client):
         for one in reversed(self.connections):
-            end = (one.server.address, one.server.port) if one.server.method == "-m" else one.virtual
+            end = (
+                (one.server.address, one.server.port) if one.server.method == "-m" else one.virtual
+            )
             if (one.protocol, one.client, end) == (protocol, client, sender):
                 return one
         return None
@@ -189,8 +197,14 @@ class Ipvs:
         if connection.protocol == "udp":
             connection.expires = self.now + 300
             return
-        event = next((name for letter, name in zip("RSFA", ("rst", "syn", "fin", "ack"), strict=True)
-                      if letter in flags), None)
+        event = next(
+            (
+                name
+                for letter, name in zip("RSFA", ("rst", "syn", "fin", "ack"), strict=True)
+                if letter in flags
+            ),
+            None,
+        )
         if event is None:
             connection.state = "CLOSE"
         else:

@@ -1,8 +1,8 @@
 """What Linux 6.1 did with given frames, and that the director does the same, byte for byte.
 
-``core.json.xz`` holds captures from a real kernel's IPVS (ipvsadm 1.31): commands, frames in, frames
-out, listings.  Masked is what no two runs of the kernel share: the identification, and with it the
-header checksum, of packets the director itself originates without DF.
+``core.json.xz`` holds captures from a real kernel's IPVS (ipvsadm 1.31): commands, frames in,
+frames out, listings.  Masked is what no two runs of the kernel share: the identification, and with
+it the header checksum, of packets the director itself originates without DF.
 """
 
 import json
@@ -75,13 +75,19 @@ def test_frames_leave_as_they_left_linux(name):
     ran(VECTORS[name])
 
 
-@pytest.mark.parametrize("name", [name for name in VECTORS if "ipvsadm -Ln --stats" in VECTORS[name]["final"]])
+@pytest.mark.parametrize(
+    "name", [name for name in VECTORS if "ipvsadm -Ln --stats" in VECTORS[name]["final"]]
+)
 def test_counters_are_those_of_linux(name):
     world = ran(VECTORS[name])
-    assert render.stats(listing.read(world.manager)) == VECTORS[name]["final"]["ipvsadm -Ln --stats"]
+    assert (
+        render.stats(listing.read(world.manager)) == VECTORS[name]["final"]["ipvsadm -Ln --stats"]
+    )
 
 
-@pytest.mark.parametrize("name", [name for name in VECTORS if "ipvsadm -Ln" in VECTORS[name]["final"]])
+@pytest.mark.parametrize(
+    "name", [name for name in VECTORS if "ipvsadm -Ln" in VECTORS[name]["final"]]
+)
 def test_the_table_is_listed_as_linux_lists_it(name):
     world = ran(VECTORS[name])
     assert render.table(listing.read(world.manager)) == VECTORS[name]["final"]["ipvsadm -Ln"]

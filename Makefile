@@ -1,0 +1,70 @@
+# pylvs: every target does all it needs.  `make help` lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+SYSTEM := iproute2 nftables tcpdump curl nginx-light iputils-ping
+
+.PHONY: help setup system demo test check compiled uncompiled bounds lab bench warm clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.ready  ## make .venv with the pylvs command in .venv/bin
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@if [ "$$(uname -m)" != x86_64 ]; then \
+	  echo "pylvs runs on x86-64 only: its rings rely on that machine's memory order"; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3 ..."; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq python3-venv; \
+	  else echo "Python's venv is missing; as root: apt-get install python3-venv"; exit 1; fi
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+system:  # what the lab uses; without root or apt-get its tests skip and say so
+	@missing=""; for program in ip nft tcpdump curl nginx ping; do \
+	  PATH=$$PATH:/usr/sbin:/sbin command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing what provides:$$missing"; apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM) >/dev/null; \
+	  else echo "missing:$$missing; as root: apt-get install $(SYSTEM)"; fi; fi
+
+demo: setup system  ## set up, then balance real HTTP by NAT, DR and TUN in a lab
+	$(BIN)/pylvs lab demo
+
+test: setup system check compiled uncompiled bounds lab  ## everything that guards quality
+
+check: setup  ## style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/style.py
+
+compiled: setup  ## the tests as the director runs: compiled
+	$(BIN)/pytest --ignore tests/lab
+
+uncompiled: setup  ## the same tests in plain Python, with branch coverage
+	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=slow $(BIN)/pytest --ignore tests/lab \
+	  --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+bounds: setup  ## the same tests with every array access checked
+	NUMBA_BOUNDSCHECK=1 $(BIN)/pytest --ignore tests/lab
+
+lab: setup system  ## real stacks in network namespaces
+	$(BIN)/pytest tests/lab
+
+bench: setup  ## the in-memory door beside plain Python and dpkt, as ratios
+	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr -p no:cacheprovider -s
+
+warm: setup  ## compile now what the first start would compile
+	$(BIN)/python -m pylvs.engine.warm
+
+clean:  ## remove what make made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,17 @@
+"""How the tests run: deterministic, and with fewer examples where the code is not compiled."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("compiled", **_QUIET)
+settings.register_profile("slow", max_examples=15, **_QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "compiled"))
+
+
+def examples(count):
+    """Return settings for ``count`` examples compiled, and for the profile's few uncompiled."""
+    if os.environ.get("HYPOTHESIS_PROFILE") == "slow":
+        return settings()
+    return settings(max_examples=count)
