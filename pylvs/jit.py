@@ -142,6 +142,11 @@ def records(layout: np.dtype[Any], capacity: int) -> Any:
     return table if COMPILES else table.view(np.recarray)
 
 
-def is_cached() -> bool:
-    """Whether this version of the sources has been compiled on this machine before."""
-    return any(CACHE_DIRECTORY.rglob("*.nbi"))
+def mark_compiled(part: str) -> None:
+    """Note that all of ``part`` has been compiled and lies in the cache."""
+    (CACHE_DIRECTORY / f"{part}.complete").touch()
+
+
+def is_compiled(part: str) -> bool:
+    """Whether ``part`` of this version of the sources was compiled on this machine before."""
+    return (CACHE_DIRECTORY / f"{part}.complete").exists()

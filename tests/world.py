@@ -13,7 +13,9 @@ from pylvs.drivers.loopback import Loopback
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.frames import Reason
+from pylvs.jit import entrance
 from pylvs.tables.layouts import Limits
+from pylvs.tables.neighbours import find_or_add
 from tests.packets import number
 
 VIP = "192.0.2.10"
@@ -22,6 +24,7 @@ MACS = (0x02_00_00_00_01_FE, 0x02_00_00_00_02_FE)
 ROUTER_MAC = 0x02_00_00_00_01_01
 LOCAL = ("192.0.2.254", "10.0.0.254")
 START_MS = 1_000_000
+add_neighbour = entrance(find_or_add)
 
 
 class PlainMemory:
@@ -57,9 +60,9 @@ class World:
         self.manager.set_local(frozenset(map(number, (*LOCAL, *local))))
         self.manager.set_routes(self._routes(local, mtus))
         if not own_arp:
-            self.manager.learn(0, number("192.0.2.1"), ROUTER_MAC)
+            self._know(0, "192.0.2.1", ROUTER_MAC)
             for n in (1, *range(11, 41)):
-                self.manager.learn(1, number(f"10.0.0.{n}"), 0x02_00_00_00_02_00 | n)
+                self._know(1, f"10.0.0.{n}", 0x02_00_00_00_02_00 | n)
         for line in rules:
             self.rule(line)
 
@@ -71,6 +74,10 @@ class World:
             Route(0, 0, number("192.0.2.1"), near, 0, mtus[0]),
         ]
         return routes + [Route(number(address), 32, kind=2) for address in (*LOCAL, *local)]
+
+    def _know(self, port, address, mac):
+        add_neighbour(self.tables, port, number(address))
+        self.manager.learn(port, number(address), mac)
 
     def rule(self, line):
         self.manager.apply(parse_line(line.split()))

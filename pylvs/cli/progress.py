@@ -9,11 +9,11 @@ from typing import Any, Final
 EXPECTED_S: Final = 40.0
 
 
-def while_compiling(work: Callable[[], Any]) -> None:
+def while_compiling(work: Callable[[], Any], part: str = "rings") -> None:
     """Run ``work``, which may compile, with a progress line on standard error if it does."""
     from pylvs import jit
 
-    if not jit.COMPILES or jit.is_cached():
+    if not jit.COMPILES or jit.is_compiled(part):
         work()
         return
     print(

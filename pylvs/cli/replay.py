@@ -60,7 +60,7 @@ def command(
     from pylvs.drivers.pcap import Writer
     from pylvs.engine.warm import warm
 
-    while_compiling(lambda: warm(rings=False))
+    while_compiling(lambda: warm(rings=False), "core")
     replay = Replay(capture, commands, [Host(*host) for host in parsed], macs, mtu)
     with (
         _replacing(output) as file,
@@ -104,7 +104,7 @@ def _parse_neighbour(text: str) -> tuple[int, int]:
 def _parse_host(text: str) -> tuple[int, int, int]:
     network, _, mac = text.partition("=")
     address, slash, length = network.partition("/")
-    if not slash or not length.isdigit() or int(length) > 32:
+    if not slash or not (length.isascii() and length.isdigit()) or int(length) > 32:
         raise UsageError(f"--host {text}: give ADDR/LEN=MAC")
     try:
         return parse_address(address), int(length), mac_of(mac)

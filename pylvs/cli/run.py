@@ -1,20 +1,22 @@
 """``pylvs run``: a director in the foreground."""
 
 import logging
+import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from pylvs.cli import render
 from pylvs.cli.progress import while_compiling
 from pylvs.cli.services import commands_of, parse_address, service_options
-from pylvs.control.model import METHOD_NAMES, Command
+from pylvs.control.model import METHOD_NAMES, METHODS
 from pylvs.errors import UsageError
 
 if TYPE_CHECKING:
     from pylvs.control.daemon import Daemon
 
+PORTS_LIMIT: Final = 16
 _EPILOG = """\b
 Examples
   pylvs run --iface eth0 --vip 192.168.0.211:80 --rs 192.168.0.5 \\
@@ -98,32 +100,42 @@ def command(
         raise UsageError("an interface is given twice")
     if tun and any(one.server and one.server.method == 3 for one in commands):
         raise UsageError("--tun has no link layer, so DR cannot work there: use --mode nat or tun")
+    if len(interfaces) > PORTS_LIMIT:
+        raise UsageError(f"{len(interfaces)} interfaces are too many: {PORTS_LIMIT} at most")
+    tunnels = any(one.server and one.server.method == METHODS["tun"] for one in commands)
+    if (tap or tun) and tunnels and not dip:
+        raise UsageError("tunnels need a source address where there is no host: give --dip IP")
     address, prefix = _parse_dip(dip)
     from pylvs.control.daemon import Daemon, Options
     from pylvs.engine.warm import warm
 
-    while_compiling(lambda: warm(rings=bool(interfaces)))
-    daemon = Daemon(
-        Options(
-            interfaces=list(interfaces),
-            tap=tap or "",
-            tun=tun or "",
-            commands=commands,
-            connections=connections,
-            dip=address,
-            prefix=prefix,
-            gateway=parse_address(gateway) if gateway else 0,
-            stats_interval=stats_interval or 0.0,
+    while_compiling(lambda: warm(rings=bool(interfaces)), "rings" if interfaces else "core")
+    options = Options(
+        interfaces=list(interfaces),
+        tap=tap or "",
+        tun=tun or "",
+        commands=commands,
+        connections=connections,
+        dip=address,
+        prefix=prefix,
+        gateway=parse_address(gateway) if gateway else 0,
+        stats_interval=stats_interval or 0.0,
+    )
+    signal.signal(signal.SIGTERM, _stop_early)
+    with Daemon(options) as daemon:
+        _print_plan(daemon)
+        daemon.run(
+            on_ready=lambda: print("pylvs: ready", file=sys.stderr, flush=True),
+            on_stats=lambda: _print_stats(daemon),
         )
-    )
-    _print_plan(daemon, commands)
-    daemon.run(
-        on_ready=lambda: print("pylvs: ready", file=sys.stderr, flush=True),
-        on_stats=lambda: _print_stats(daemon),
-    )
-    _print_stats(daemon)
-    for reason, count in daemon.reasons().items():
-        print(f"{reason:<18} {count}")
+        _print_stats(daemon)
+        for reason, count in daemon.reasons().items():
+            print(f"{reason:<18} {count}")
+
+
+def _stop_early(number: int, _: object) -> None:
+    """Leave by way of every clean-up when told to stop before the director is ready."""
+    sys.exit(0)
 
 
 def _parse_dip(text: str | None) -> tuple[int, int]:
@@ -135,7 +147,7 @@ def _parse_dip(text: str | None) -> tuple[int, int]:
     return parse_address(host), int(length) if slash else 24
 
 
-def _print_plan(daemon: "Daemon", commands: list[Command]) -> None:
+def _print_plan(daemon: "Daemon") -> None:
     """Say what the director will do: each service, each real server, the way to it."""
     from rich.console import Console
     from rich.table import Table

@@ -111,6 +111,8 @@ def parse_server(text: str, service: ServiceKey, method: int) -> Server:
             f"--rs {text}: port {port} differs from the service's {service.port}, and only "
             "--mode nat can change ports"
         )
+    if address == 0 or address >= 0xE000_0000:
+        raise UsageError(f"--rs {text}: {endpoint} is not the address of one host")
     weight = 1
     for setting in settings:
         name, equals, value = setting.partition("=")

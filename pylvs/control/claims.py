@@ -4,10 +4,12 @@ A packet socket gets a copy; the host gets the frame too, and would answer a SYN
 a reset, or forward a real server's reply untranslated.  Rules at netdev ingress run after the copy
 was taken and drop what the director has claimed:
 
-    services' (protocol, VIP, port); fragments and ICMP errors to VIPs; pings to VIPs that are
-    not the host's; and what masqueraded servers send from (RIP, port) to anybody but this host
+    services' (protocol, VIP, port); fragments, ICMP errors and pings to VIPs that are not the
+    host's; and what masqueraded servers send from (RIP, port), and fragments of it, to anybody
+    but this host
 
-Tagged frames, and everything else, stay with the host.
+A VIP that is an address of the host's keeps its fragments and errors there: they may concern the
+host's own connections.  Tagged frames, and everything else, stay with the host.
 """
 
 import shutil
@@ -27,11 +29,13 @@ _CHAIN: Final = """
     type filter hook ingress device "{device}" priority {priority}; policy accept;
     ether type {{ 8021q, 8021ad }} accept
     meta protocol != ip accept
-    ip frag-off & 0x1fff != 0 ip daddr @vips drop
+    ip frag-off & 0x1fff != 0 ip daddr @own drop
+    ip frag-off & 0x1fff != 0 ip daddr @local accept
     meta l4proto . ip daddr . th dport @services drop
-    ip daddr @vips icmp type {{ destination-unreachable, source-quench, time-exceeded }} drop
+    ip daddr @own icmp type {{ destination-unreachable, source-quench, time-exceeded }} drop
     ip daddr @own icmp type echo-request drop
     ip daddr @local accept
+    ip frag-off & 0x1fff != 0 ip saddr @senders drop
     meta l4proto . ip saddr . th sport @servers drop
   }}"""
 
@@ -45,18 +49,22 @@ def ruleset(devices: Iterable[str], services: Iterable[Service], local: Iterable
         f"{PROTOCOL_NAMES[key.protocol].lower()} . {address_text(key.address)} . {key.port}"
         for key in (service.key for service in listed)
     }
-    servers = {
-        f"{PROTOCOL_NAMES[service.key.protocol].lower()} . {address_text(server.key.address)}"
-        f" . {server.key.port}"
+    masqueraded = [
+        (service.key.protocol, server.key)
         for service in listed
         for server in service.servers.values()
         if server.method == MASQUERADE
+    ]
+    senders = {address_text(key.address) for _, key in masqueraded}
+    servers = {
+        f"{PROTOCOL_NAMES[protocol].lower()} . {address_text(key.address)} . {key.port}"
+        for protocol, key in masqueraded
     }
     endpoint = "inet_proto . ipv4_addr . inet_service"
     sets = (
         _set("services", endpoint, claimed),
         _set("servers", endpoint, servers),
-        _set("vips", "ipv4_addr", map(address_text, vips)),
+        _set("senders", "ipv4_addr", senders),
         _set("own", "ipv4_addr", map(address_text, vips - local)),
         _set("local", "ipv4_addr", map(address_text, local)),
     )

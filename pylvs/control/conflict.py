@@ -1,5 +1,6 @@
 """Is a VIP already somebody's?  Asked by ARP before it is claimed (RFC 5227, section 2.1)."""
 
+import errno
 import select
 import socket
 import time
@@ -9,6 +10,7 @@ from typing import Final
 import dpkt
 
 from pylvs.drivers.base import Port
+from pylvs.errors import HostError
 from pylvs.wire.text import mac_text
 
 PROBES: Final = 2
@@ -30,6 +32,15 @@ def find_conflict(port: Port, addresses: Iterable[int]) -> tuple[int, str] | Non
     wanted = {address.to_bytes(4, "big"): address for address in addresses}
     if not wanted:
         return None
+    try:
+        return _listen(port, wanted)
+    except OSError as error:
+        if error.errno == errno.ENETDOWN:  # nobody can be asked, and nobody can be in the way
+            return None
+        raise HostError(f"cannot ask who owns the VIPs on {port.name}: {error.strerror}") from None
+
+
+def _listen(port: Port, wanted: dict[bytes, int]) -> tuple[int, str] | None:
     mac = port.mac.to_bytes(6, "big")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as probe:
         probe.bind((port.name, 0x0806))

@@ -63,6 +63,7 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.failure: BaseException | None = None
         self._undo = contextlib.ExitStack()
         try:
             self._open()
@@ -75,6 +76,9 @@ class Daemon:
         instance = Instance()
         self._undo.callback(instance.close)
         self.claims = None if options.tap or options.tun else claims.Claims()
+        if self.claims is not None:
+            self.claims.clear()  # what a director that crashed may have left
+            self._undo.callback(self.claims.clear)
         self.driver = self._open_driver()
         self._undo.callback(self.driver.close)
         begin = linux.page_up(OWN_MEMORY)
@@ -91,6 +95,7 @@ class Daemon:
             self.network = Network(self.engine, self.manager, self.driver.ports)
             self._undo.callback(self.network.stop)
             self.network.on_change = self._network_changed
+            self.network.on_loss = self._interface_lost
             self.engine.on_wants = self.network.ask
             self.director.tables.director[0]["forwards"] = _reads_one(
                 "/proc/sys/net/ipv4/ip_forward"
@@ -102,7 +107,6 @@ class Daemon:
             self.network.ask()
         self._check()
         if self.claims is not None:
-            self._undo.callback(self.claims.clear)
             self._claim()
         self.driver.attach(reservation, begin)
 
@@ -133,6 +137,7 @@ class Daemon:
             routes.append(Route(options.dip, options.prefix, 0, options.dip, 0, mtu))
         if options.gateway or not routes:
             routes.append(Route(0, 0, options.gateway, options.dip, 0, mtu))
+        self.manager.stations = frozenset({options.dip} if options.dip else ())
         self.manager.set_local(frozenset())
         self.manager.set_routes(routes)
 
@@ -147,6 +152,9 @@ class Daemon:
         devices = [port.name for port in self.driver.ports]
         services = self.manager.table.services.values()
         self.claims.set(claims.ruleset(devices, services, self.manager.local))
+
+    def _interface_lost(self, name: str) -> None:
+        self.failure = HostError(f"interface {name} was deleted; start again when it is back")
 
     def _network_changed(self) -> None:
         try:
@@ -200,25 +208,40 @@ class Daemon:
     def run(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
         """Direct until SIGINT or SIGTERM; raises HostError when the engine failed."""
         self.engine.start()
-        self.engine.announce()
         try:
+            self.engine.announce()
             uvloop.run(self._watch(on_ready, on_stats))
         finally:
+            if self.network is not None:
+                self.network.stop()
             self.engine.stop()
-            self._undo.close()
-        if self.engine.failure is not None:
-            raise HostError(f"the engine stopped: {self.engine.failure}") from self.engine.failure
+            self.close()
+        failure = self.failure or self.engine.failure
+        if isinstance(failure, HostError):
+            raise failure
+        if failure is not None:
+            raise HostError(f"the engine stopped: {failure!r}") from failure
+
+    def __enter__(self) -> "Daemon":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Undo every change of the host; doing it again changes nothing."""
+        self._undo.close()
 
     async def _watch(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stopped.set)
         on_ready()
         interval = self.options.stats_interval
         next_stats = loop.time() + interval
         told = 0
-        while not stopped.is_set() and self.engine.failure is None:
+        while not stopped.is_set() and not (self.failure or self.engine.failure):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), 0.25)
             for text in self.director.plugin_errors[told:]:

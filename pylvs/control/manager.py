@@ -4,6 +4,7 @@
 routes, ports and own addresses, which the network side finds out.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from pylvs.errors import RuleError
 from pylvs.frames import NONE
 from pylvs.tables import states
 from pylvs.tables.layouts import ASKED, UNICAST, UNKNOWN
+
+log = logging.getLogger("pylvs")
 
 
 class Route(NamedTuple):
@@ -37,6 +40,8 @@ class Manager:
         self.director = director
         self.table = Table()
         self.local: frozenset[int] = frozenset()
+        self.stations: frozenset[int] = frozenset()
+        """Addresses of the director's own beside the VIPs: a TAP device's DIP."""
 
     def apply(self, command: Command) -> None:
         """Carry out one command in the model and in the director; raises RuleError."""
@@ -99,7 +104,7 @@ class Manager:
             forwarding=server.method,
             weight=server.weight,
         )
-        self.director.plugins.changed(self.director.tables, self.service_row(command.service))
+        self.director.tell_plugin(self.service_row(command.service))
 
     def service_row(self, key: Any) -> int:
         """Return the director's row of a service, or ``NONE``."""
@@ -124,18 +129,23 @@ class Manager:
         """Say which addresses are the host's: it answers ARP and pings for a VIP among them."""
         self.local = addresses
         tables = self.director.tables
-        vips = sorted({key.address for key in self.table.services})
-        for row, address in enumerate(vips):
+        own = sorted({key.address for key in self.table.services} | self.stations)
+        for row, address in enumerate(own):
             entry = tables.own[row]
             entry["address"] = address
             entry["answers_arp"] = entry["answers_ping"] = address not in addresses
-        tables.director[0]["own_count"] = len(vips)
+        tables.director[0]["own_count"] = len(own)
 
     def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the routing table."""
         tables = self.director.tables
         ordered = sorted(routes, key=lambda route: (-route.prefix, route.metric))
-        ordered = ordered[: len(tables.paths)]
+        if len(ordered) > len(tables.paths):
+            dropped = len(ordered) - len(tables.paths)
+            log.error(
+                "%d routes are more than the director holds: the widest are left out", dropped
+            )
+            ordered = ordered[: len(tables.paths)]
         for row, route in enumerate(ordered):
             entry = tables.paths[row]
             mask = (0xFFFF_FFFF << (32 - route.prefix)) & 0xFFFF_FFFF
@@ -154,9 +164,10 @@ class Manager:
         tables = self.director.tables
         for server in tables.servers[tables.servers["used"] == 1]:
             neighbour = tables.neighbours[int(server["neighbour"])]
+            port = tables.ports[int(neighbour["port"])]
             if server["neighbour"] != NONE and neighbour["state"] == UNKNOWN:
                 neighbour["state"] = ASKED
-                tables.director[0]["wants"] += 1
+                tables.director[0]["soliciting" if port["own_arp"] else "wanted"] += 1
 
     def _tell_neighbour(self, kind: int, port: int, address: int, mac: int = 0) -> None:
         tables = self.director.tables
@@ -165,10 +176,6 @@ class Manager:
     def learn(self, port: int, address: int, mac: int) -> None:
         """A next hop's MAC is known."""
         self._tell_neighbour(mailbox.LEARN_NEIGHBOUR, port, address, mac)
-
-    def forget(self, port: int, address: int) -> None:
-        """The host no longer knows a next hop's MAC."""
-        self._tell_neighbour(mailbox.FORGET_NEIGHBOUR, port, address)
 
     def fail(self, port: int, address: int) -> None:
         """A next hop does not answer."""

@@ -1,13 +1,16 @@
 """The host's network as the director needs it: links, addresses, routes and neighbours by netlink.
 
 One thread of its own (pyroute2 does not live in a running event loop).  It reads everything once,
-then follows the kernel's notifications: neighbours one by one, everything else by reading again.
-Next hops are resolved by the kernel's own ARP: the director asks for an entry to be used and hears
-the answer as a notification.
+then listens for the kernel's notifications; what one is about is read again, whole.  (The bare
+socket only says that something changed: pyroute2's own would buffer notifications out of poll's
+sight.)  Next hops are resolved by the kernel's own ARP: the director asks for an entry to be used
+and hears the answer as a notification.
 """
 
 import logging
 import select
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +36,8 @@ _IFF_UP: Final = 1
 _TABLES: Final = (254, 255)  # main, local
 _REFRESH_S: Final = 10.0
 _RETRY_S: Final = 1.0  # should a notification have been lost
+_GROUPS: Final = 0x01 | 0x04 | 0x10 | 0x40  # links, neighbours, IPv4 addresses and routes
+_NEIGHBOUR_KINDS: Final = {28, 29, 30}  # RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH
 _SETTLE_S: Final = 0.05  # changes come in bursts; read again once they pause
 
 
@@ -48,27 +53,35 @@ class Network:
         self._row_by_name = {port.name: row for row, port in enumerate(ports)}
         self._row_by_index: dict[int, int] = {}
         self._index_by_row: dict[int, int] = {}
+        self._first_index: dict[int, int] = {}
         self._netlink = IPRoute()
-        self._events = IPRoute()
+        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._events.setblocking(False)
+        self._changed_at = 0.0  # of the first change not read yet
         self._stopping = threading.Event()
         self._asked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pylvs-network", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
+        self.on_loss: Callable[[str], None] = lambda _: None
 
     def start(self) -> None:
         """Read everything, then begin to follow changes."""
-        self._events.bind(async_cache=False)
+        self._events.bind((0, _GROUPS))
         self.read()
-        for message in self._netlink.get_neighbours(family=_AF_INET):
-            self._take_neighbour(message)
+        self._take_neighbours()
         self._thread.start()
 
     def stop(self) -> None:
+        """End the thread; doing it again changes nothing."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
         self._netlink.close()
         self._events.close()
+
+    def _take_neighbours(self) -> None:
+        for message in self._netlink.get_neighbours(family=_AF_INET):
+            self._take_neighbour(message)
 
     def ask(self) -> None:
         """Have the next hops resolved that the director wants; callable from any thread."""
@@ -105,8 +118,9 @@ class Network:
             mac = mac_of(link.get_attr("IFLA_ADDRESS"))
             links[row] = (mac, int(link.get_attr("IFLA_MTU")), bool(link["flags"] & _IFF_UP))
         for name, row in self._row_by_name.items():
-            if row not in links:
-                log.warning("interface %s is gone", name)
+            index = self._index_by_row.get(row)
+            if index is None or self._first_index.setdefault(row, index) != index:
+                self.on_loss(name)
         return links
 
     def _read_addresses(self) -> tuple[frozenset[int], dict[int, int]]:
@@ -156,9 +170,7 @@ class Network:
             return
         address = address_of(destination)
         mac = message.get_attr("NDA_LLADDR")
-        if message.get("event") == "RTM_DELNEIGH":
-            self._engine.call(lambda: self._manager.forget(row, address))
-        elif message["state"] & _NUD_USABLE and mac:
+        if message["state"] & _NUD_USABLE and mac:
             self._engine.call(lambda: self._manager.learn(row, address, mac_of(mac)))
         elif message["state"] & _NUD_FAILED:
             self._engine.call(lambda: self._manager.fail(row, address))
@@ -172,28 +184,37 @@ class Network:
             found = []
             for row in rows:
                 port = tables.ports[int(row["port"])]
-                if row["state"] == state and not port["own_arp"] and not port["raw_ip"]:
+                wanted = row["state"] == state and (row["pinned"] or state == ASKED)
+                if wanted and not port["own_arp"] and not port["raw_ip"]:
                     found.append((int(row["port"]), int(row["address"])))
-            tables.director[0]["wants"] = 0
             return found
 
-        for port, address in self._engine.call(find):
+        asked = self._engine.call(find)
+        for port, address in asked:
             index = self._index_by_row.get(port)
             if index is None:
                 continue
             text = address_text(address)
             try:
                 self._netlink.neigh("replace", dst=text, ifindex=index, flags=_NTF_USE, state=0)
-                for message in self._netlink.get_neighbours(family=_AF_INET, ifindex=index):
-                    if message.get_attr("NDA_DST") == text:
-                        self._take_neighbour(message)
             except NetlinkError as error:
                 log.warning("cannot have %s resolved: %s", text, error)
+        if asked and state == ASKED:
+            self._take_neighbours()  # some may have been known all along
 
     def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except (OSError, NetlinkError) as error:  # the kernel dropped notifications, say
+                log.warning("netlink: %s; reading everything again", error)
+                time.sleep(_RETRY_S)
+                self._changed_at = time.monotonic()
+
+    def _follow(self) -> None:
+        """Follow notifications until told to stop."""
         refresh = time.monotonic() + _REFRESH_S
         retry = time.monotonic() + _RETRY_S
-        changed_at = 0.0
         poller = select.poll()
         poller.register(self._events.fileno(), select.POLLIN)
         while not self._stopping.is_set():
@@ -207,13 +228,22 @@ class Network:
             if now >= refresh:
                 refresh = now + _REFRESH_S
                 self._resolve(KNOWN)
-            if changed_at and now - changed_at >= _SETTLE_S:
-                changed_at = 0.0
+            if self._changed_at and now - self._changed_at >= _SETTLE_S:
+                self._changed_at = 0.0
                 self.read()
                 self.on_change()
             if poller.poll(10):
-                for message in self._events.get():
-                    if message.get("event", "").endswith("NEIGH"):
-                        self._take_neighbour(message)
-                    elif message.get("event"):
-                        changed_at = time.monotonic()
+                kinds = self._drain()
+                if kinds & _NEIGHBOUR_KINDS:
+                    self._take_neighbours()
+                if kinds - _NEIGHBOUR_KINDS:
+                    self._changed_at = self._changed_at or time.monotonic()
+
+    def _drain(self) -> set[int]:
+        """Take every waiting notification and return their message types."""
+        kinds = set()
+        while True:
+            try:
+                kinds.add(int.from_bytes(self._events.recv(65_536)[4:6], sys.byteorder))
+            except BlockingIOError:
+                return kinds

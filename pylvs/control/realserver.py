@@ -12,6 +12,7 @@ its own requests.
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 from typing import Final
@@ -38,8 +39,11 @@ def _settings(mode: str) -> dict[str, str]:
 
 
 def kernel_has_ipip() -> bool:
-    """Whether the kernel decapsulates IPIP itself: its tunl0 is there once the module is."""
-    return pathlib.Path("/sys/module/ipip").exists() or pathlib.Path("/sys/module/tunnel4").exists()
+    """Whether the kernel decapsulates IPIP itself; its module is loaded if there is one."""
+    modprobe = shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
+    if modprobe:
+        subprocess.run([modprobe, "-q", "ipip"], capture_output=True, check=False)
+    return pathlib.Path("/sys/module/ipip").exists()
 
 
 def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
@@ -53,7 +57,8 @@ def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
         else:
             program = f"{sys.executable} -m pylvs.lab.decapsulator {device}"
             lines.append(f"setsid {program} </dev/null >/dev/null 2>&1 &")
-            lines.append(f"until ip link show {device} up | grep -q {device}; do sleep 0.05; done")
+            wait = f"ip link show {device} up | grep -q {device}"
+            lines.append(f"for i in $(seq 200); do {wait} && break; sleep 0.05; done; {wait}")
         lines.append(f"echo 0 > /proc/sys/net/ipv4/conf/{device}/rp_filter")
     if mode != "nat":
         lines += [f"ip address add {address_text(vip)}/32 dev {device}" for vip in vips]
@@ -84,12 +89,9 @@ def _record_path() -> pathlib.Path:
 
 
 def remember_settings(mode: str) -> None:
-    """Write down the settings' present values, unless an earlier set-up did."""
-    path = _record_path()
-    if path.exists():
-        return
-    before = {name: _read(name) for name in _settings(mode)}
-    path.write_text(json.dumps(before), encoding="ascii")
+    """Write down the settings' present values, but for those an earlier set-up wrote down."""
+    before = {name: _read(name) for name in _settings(mode)} | recall_settings()
+    _record_path().write_text(json.dumps(before), encoding="ascii")
 
 
 def recall_settings() -> dict[str, str]:

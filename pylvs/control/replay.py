@@ -16,13 +16,12 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM, Reason
-from pylvs.tables.layouts import ASKED, Limits
+from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, Limits
 
 SEED: Final = (0x5DEECE66D, 0x2545F4914F, 0x369DEA0F31, 0x106689D45F)
 """Fixed keys: a replay is no target for a flood, and its output must not vary."""
 
 _MADE_UP_MAC: Final = 0x0200_0000_0000
-_LOCAL_ROUTE: Final = 2
 
 
 class Host(NamedTuple):
@@ -91,20 +90,21 @@ class Replay:
         ]
         routes.append(Route(0, 0, 0, hosts[0].address, 0, mtu, metric=1))
         local = frozenset(host.address for host in hosts if host.prefix)
-        routes += [Route(address, 32, kind=_LOCAL_ROUTE) for address in local]
+        routes += [Route(address, 32, kind=LOCAL_ADDRESS) for address in local]
         self.manager.set_local(local)
         self.manager.set_routes(routes)
 
     def run(self, writer: pcap.Writer, on_progress: Callable[[int], None] = lambda _: None) -> int:
         """Replay the capture and return how many frames were written."""
         written = 0
+        now_ms = 0
         first = self.frames[0][0] if self.frames else 0.0
         for number, (seconds, frame) in enumerate(self.frames):
             if len(frame) > SLOT_SIZE - HEADROOM:
                 raise UsageError(
                     f"frame {number + 1} is {len(frame)} bytes long, more than any MTU"
                 )
-            now_ms = 1_000 + int((seconds - first) * 1_000)
+            now_ms = max(now_ms, 1_000 + int((seconds - first) * 1_000))  # never backwards
             destination = int.from_bytes(frame[:6], "big")
             self.driver.put(self._row_by_mac.get(destination, 0), frame)
             breathe(self.director, self.driver, now_ms, exact=True)

@@ -47,6 +47,7 @@ VNET_NEEDS_CHECKSUM: Final = 1
 
 MSG_DONTWAIT: Final = 0x40
 POLLIN: Final = 1
+POLLERR: Final = 8
 CLOCK_MONOTONIC: Final = 1
 
 _PROT_NONE: Final = 0

@@ -9,7 +9,6 @@ of up to 64 KB with unfinished checksums.  V2 rather than V3, because V3 hands f
 block is full or its timeout ends, and that wait starves TCP's clock.
 """
 
-import errno
 import os
 import socket
 import struct
@@ -235,18 +234,10 @@ class PacketRings:
     def descriptors(self) -> list[int]:
         return [opened.fileno() for opened in self.sockets]
 
-    def lost(self) -> int:
-        """Return how many frames found no free slot since the last call (tp_drops)."""
-        total = 0
+    def clear_errors(self) -> None:
+        """Take the pending error from every socket (ENETDOWN, told once when a link goes down)."""
         for opened in self.sockets:
-            try:
-                packed = opened.getsockopt(linux.SOL_PACKET, linux.PACKET_STATISTICS, 8)
-            except OSError as error:
-                if error.errno != errno.ENETDOWN:
-                    raise
-                continue
-            total += struct.unpack("II", packed)[1]
-        return total
+            opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def close(self) -> None:
         for opened in self.sockets:

@@ -32,6 +32,8 @@ from pylvs.tables.layouts import (
 
 SCRATCH_SIZE: Final = BORN_LIMIT * 2_048
 SWEEP_LIMIT: Final = 1_024  # rows and ticks a breath looks at; about 50 us
+NEW_BATCH: Final = -1
+PLUGIN_ERRORS_LIMIT: Final = 16
 OWN_MEMORY: Final = SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT
 """Bytes of memory the director itself needs: scratch, then the frames on hold."""
 
@@ -48,13 +50,14 @@ def begin_batch(tables):
 
 @door
 def direct(tables, memory, frames, count, start, now_ms):
-    """Run one batch, or the rest of one from frame ``start`` on.
+    """Run one batch when ``start`` is ``NEW_BATCH``, else the rest of one from that frame on.
 
     ``memory`` is uint8[...], ``frames`` FRAME[>= count + BORN_LIMIT], ``now_ms`` monotonic.
     Returns ``count`` when all frames have their verdict, else the row of a frame to ASK about: set
     its ``server`` and call again with that ``start``.
     """
-    if start == 0:
+    if start == NEW_BATCH:
+        start = 0
         begin_batch(tables)
         parse(tables, memory, frames, count, now_ms)
     asks = match(tables, frames, count, start, now_ms)
@@ -116,7 +119,7 @@ class Director:
 
     def direct(self, count: int, now_ms: int) -> None:
         """Run the batch in ``frames[0 .. count]``, asking plug-in schedulers on the way."""
-        start = 0
+        start = NEW_BATCH
         while True:
             start = int(direct(self.tables, self.memory, self.frames, count, start, now_ms))
             if start == count:
@@ -130,9 +133,19 @@ class Director:
             frame["server"] = self.plugins.answer(self.tables, frame)
         except Exception as error:  # a stranger's code: counted, told once, and never the director
             frame["server"] = FAILED
-            text = f"{type(error).__name__}: {error}"
-            if text not in self.plugin_errors and len(self.plugin_errors) < 16:
-                self.plugin_errors.append(text)
+            self._note(error)
+
+    def tell_plugin(self, service_row: int) -> None:
+        """Let a service's plug-in scheduler know that its servers changed."""
+        try:
+            self.plugins.changed(self.tables, service_row)
+        except Exception as error:
+            self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text not in self.plugin_errors and len(self.plugin_errors) < PLUGIN_ERRORS_LIMIT:
+            self.plugin_errors.append(text)
 
     def expire(self, now_ms: int) -> None:
         """Remove every connection that is due at ``now_ms``, however long it takes."""

@@ -13,6 +13,7 @@ import contextlib
 import os
 import select
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from enum import IntEnum
@@ -22,7 +23,15 @@ import numpy as np
 
 from pylvs.drivers import linux, packet_ring
 from pylvs.drivers.base import Driver
-from pylvs.engine.director import SWEEP_LIMIT, Director, announce, begin_batch, direct, sweep
+from pylvs.engine.director import (
+    NEW_BATCH,
+    SWEEP_LIMIT,
+    Director,
+    announce,
+    begin_batch,
+    direct,
+    sweep,
+)
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, Reason
 from pylvs.jit import compiled, door, records
 from pylvs.tables import connections
@@ -38,6 +47,7 @@ class Event(IntEnum):
     DOORBELL = 0  # control wants something
     ASK = 1  # a plug-in scheduler is to answer for frame ``row``
     WANTS = 2  # a next hop's MAC is wanted from the host
+    TROUBLE = 3  # a socket has an error to tell: its interface went down
 
 
 # What the compiled loop keeps between two calls, and shares with control.
@@ -46,11 +56,9 @@ LOOP: Final = np.dtype(
         ("doorbell", np.int64),  # control sets it; the only cell written by two threads
         ("address", np.int64),  # of memory in the process
         ("count", np.int64),  # frames of the batch that was interrupted
-        ("row", np.int64),  # where to enter it again; 0: no batch is interrupted
-        ("wants", np.int64),  # what Python was last told
+        ("row", np.int64),  # where to enter it again; NEW_BATCH: none is interrupted
+        ("wanted", np.int64),  # what Python was last told
         ("now_ms", np.int64),
-        ("breaths", np.int64),
-        ("lost", np.int64),
     ],
     align=True,
 )
@@ -70,13 +78,13 @@ def breathe_on_rings(tables, memory, frames, rings, pollfds, clock, loop):
     director = tables.director[0]
     while True:
         count = state.count
-        if state.row == 0:
+        if state.row == NEW_BATCH:
             if state.doorbell:
                 return Event.DOORBELL
             state.now_ms = _read_clock(clock)
             count = packet_ring.receive_all(memory, rings, frames, BATCH_SIZE, SEGMENTS_LIMIT)
             state.count = count
-        if count or director.held_count or director.wants:
+        if count or director.held_count or director.soliciting:
             state.row = direct(tables, memory, frames, count, state.row, state.now_ms)
             if state.row < count:
                 return Event.ASK
@@ -84,17 +92,18 @@ def breathe_on_rings(tables, memory, frames, rings, pollfds, clock, loop):
             refused = packet_ring.send_leaving(memory, state.address, rings, frames, leaving)
             tables.reasons[Reason.SEND_FAILED] += refused
             packet_ring.release_slots(memory, frames, count)
-            state.row = 0
+            state.row = NEW_BATCH
         else:
             begin_batch(tables)
         swept = connections.sweep(tables, state.now_ms, SWEEP_LIMIT, False)
-        state.breaths += 1
-        if director.wants != state.wants:
-            state.wants = director.wants
-            if director.wants:
-                return Event.WANTS
+        if director.wanted != state.wanted:
+            state.wanted = director.wanted
+            return Event.WANTS
         if count == 0 and swept:
             linux.poll(pollfds.ctypes.data, pollfds.size, IDLE_MS)
+            for i in range(pollfds.size):
+                if pollfds[i].revents & linux.POLLERR:
+                    return Event.TROUBLE
 
 
 class Engine:
@@ -113,22 +122,29 @@ class Engine:
         self._doorbell = os.eventfd(0, os.EFD_NONBLOCK)
         self._loop = records(LOOP, 1)
         self._loop[0]["address"] = reservation.address
+        self._loop[0]["row"] = NEW_BATCH
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
         self._lock = threading.Lock()
         self._stopping = False
+        self._breathing = False
         self._thread = threading.Thread(target=self._run, name="pylvs-engine", daemon=True)
 
     def start(self) -> None:
+        with self._lock:
+            self._breathing = True
         self._thread.start()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Run ``function`` between two breaths and return its result; raises what it raises."""
-        if not self._thread.is_alive():
-            return function()
+        """Run ``function`` between two breaths and return its result; raises what it raises.
+
+        While the engine does not breathe, before its start and after its end, the caller runs it.
+        """
         future: Future[Any] = Future()
         with self._lock:
+            if not self._breathing:
+                return function()
             self._calls.append((function, future))
-        self._ring()
+            self._ring()
         return future.result()
 
     def stop(self) -> None:
@@ -137,7 +153,8 @@ class Engine:
         self._ring()
         if self._thread.is_alive():
             self._thread.join()
-        os.close(self._doorbell)
+        with self._lock:
+            os.close(self._doorbell)
 
     def announce(self) -> None:
         """Announce the director's own addresses on every port."""
@@ -150,8 +167,8 @@ class Engine:
         self.call(send)
 
     def _ring(self) -> None:
+        os.eventfd_write(self._doorbell, 1)  # before the cell, which brings the reader here
         self._loop[0]["doorbell"] = 1
-        os.eventfd_write(self._doorbell, 1)
 
     def _answer_calls(self) -> None:
         self._loop[0]["doorbell"] = 0
@@ -173,11 +190,13 @@ class Engine:
                 self._run_plain()
         except BaseException as error:
             self.failure = error
+        with self._lock:
+            self._breathing = False
         self._answer_calls()
 
     def _run_compiled(self, driver: packet_ring.PacketRings) -> None:
         descriptors = [self._doorbell, *driver.descriptors()]
-        pollfds = np.zeros(len(descriptors), linux.POLLFD)
+        pollfds = records(linux.POLLFD, len(descriptors))
         pollfds["fd"] = descriptors
         pollfds["events"] = linux.POLLIN
         clock = np.zeros(2, np.int64)
@@ -191,8 +210,11 @@ class Engine:
                 self._answer_calls()
             elif event == Event.ASK:
                 self.director.ask(int(self._loop[0]["row"]))
-            else:
+            elif event == Event.WANTS:
                 self.on_wants()
+            else:
+                driver.clear_errors()
+                time.sleep(IDLE_MS / 1_000)  # until the interface is up again there is no more
 
     def _run_plain(self) -> None:
         poller = select.poll()
@@ -203,11 +225,10 @@ class Engine:
                 self._answer_calls()
             if breathe(self.director, self.driver, linux.monotonic_ms()) == 0:
                 poller.poll(IDLE_MS)
-            wants = int(self.director.tables.director[0]["wants"])
-            if wants != self._loop[0]["wants"]:
-                self._loop[0]["wants"] = wants
-                if wants:
-                    self.on_wants()
+            wanted = int(self.director.tables.director[0]["wanted"])
+            if wanted != self._loop[0]["wanted"]:
+                self._loop[0]["wanted"] = wanted
+                self.on_wants()
 
 
 def breathe(director: Director, driver: Driver, now_ms: int, *, exact: bool = False) -> int:

@@ -23,9 +23,8 @@ from pylvs.tables.layouts import FAILED, UNICAST
     EDIT_SERVER,
     REMOVE_SERVER,
     LEARN_NEIGHBOUR,
-    FORGET_NEIGHBOUR,
     FAIL_NEIGHBOUR,
-) = range(9)
+) = range(8)
 
 FULL: Final = -2
 UNKNOWN: Final = -3
@@ -116,22 +115,14 @@ def _apply_server(tables, command):
 
 @compiled
 def _apply_neighbour(tables, command):
+    row = neighbours.find(tables, command.port, command.address)
+    command.result = row
+    if row == NONE:
+        return  # nobody has asked for it
     if command.kind == LEARN_NEIGHBOUR:
-        row = neighbours.find_or_add(tables, command.port, command.address)
-        if row == NONE:
-            command.result = FULL
-            return
         neighbours.learn(tables, row, command.mac)
     else:
-        row = neighbours.find(tables, command.port, command.address)
-        if row == NONE:
-            command.result = UNKNOWN
-            return
-        if command.kind == FAIL_NEIGHBOUR:
-            tables.neighbours[row].state = FAILED
-        else:
-            neighbours.forget(tables, row)
-    command.result = row
+        tables.neighbours[row].state = FAILED
 
 
 @compiled
@@ -146,6 +137,8 @@ def aim(tables, server_row):
         return
     server.path = path
     server.neighbour = paths.next_hop(tables, path, address)
+    if server.neighbour != NONE:
+        tables.neighbours[server.neighbour].pinned = 1
 
 
 @door

@@ -181,7 +181,7 @@ def _connect(tables, frame, server_row, now_ms):
     entry.timeout_ms = states.NEW_TIMEOUT_MS
     entry.expires_ms = now_ms + states.NEW_TIMEOUT_MS
     connections.insert(tables, row)
-    expiry.link(tables, row, int64(entry.expires_ms) // expiry.TICK_MS)
+    expiry.link(tables, row, expiry.tick_of(tables, row))
     services.charge_connection(tables, server_row)
     _count_request(tables, frame, row, now_ms)
 

@@ -1,6 +1,6 @@
 """Stage one: what each frame is.
 
-    memory -> frame.{family, protocol, source, destination, ports, ip, transport, packet_size, tcp_flags}
+    memory -> frame.{family, protocol, source, destination, ports, ip, transport, packet_size}
 
 After this stage every frame has a verdict: MATCH for whole IPv4 TCP and UDP, and the final word for
 everything else.

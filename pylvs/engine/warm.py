@@ -4,10 +4,10 @@ import numpy as np
 
 from pylvs.drivers import linux, packet_ring
 from pylvs.engine import mailbox
-from pylvs.engine.director import Director, announce
+from pylvs.engine.director import NEW_BATCH, Director, announce
 from pylvs.engine.loop import LOOP, breathe_on_rings
 from pylvs.frames import FRAME
-from pylvs.jit import records
+from pylvs.jit import mark_compiled, records
 from pylvs.tables.layouts import Limits
 
 SMALL = Limits(connections=16, services=2, servers=2, neighbours=2, paths=2, own=2)
@@ -20,14 +20,22 @@ def warm(rings: bool = True) -> None:
     director.direct(0, 0)
     director.expire(0)
     announce(tables, memory, frames)
-    mailbox.carry_out(tables, kind=mailbox.FORGET_NEIGHBOUR)
+    mailbox.carry_out(tables, kind=mailbox.FAIL_NEIGHBOUR)
     mailbox.aim_all(tables)
     if not rings:
+        mark_compiled("core")
         return
     loop = records(LOOP, 1)
     loop[0]["doorbell"] = 1
+    loop[0]["row"] = NEW_BATCH
     no_rings = records(packet_ring.RING, 0)
-    pollfds = np.zeros(1, linux.POLLFD)
+    pollfds = records(linux.POLLFD, 1)
     clock = np.zeros(2, np.int64)
     breathe_on_rings(tables, memory, frames, no_rings, pollfds, clock, loop)
     packet_ring.transmit(memory, 0, no_rings, records(FRAME, 1), 0)
+    mark_compiled("core")
+    mark_compiled("rings")
+
+
+if __name__ == "__main__":
+    warm()

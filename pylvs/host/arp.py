@@ -80,18 +80,16 @@ def _broadcast(tables, memory, frames, count, port_row, sender, target):
 def solicit(tables, memory, frames, count, now_ms):
     """Ask for the next hops that packets wait for, on ports where the director does so itself."""
     director = tables.director[0]
-    if director.wants == 0:
+    if director.soliciting == 0:
         return
     left = 0
-    for row in range(tables.neighbours.size):
+    for row in range(director.neighbour_count):
         neighbour = tables.neighbours[row]
-        if not neighbour.used:
-            break
-        if neighbour.state != ASKED:
-            continue
         port = tables.ports[neighbour.port]
+        if neighbour.state != ASKED or not port.own_arp:
+            continue
         left += 1
-        if not port.own_arp or (now_ms - neighbour.asked_ms < RETRY_MS and neighbour.attempts):
+        if now_ms - neighbour.asked_ms < RETRY_MS and neighbour.attempts:
             continue
         if neighbour.attempts == ATTEMPTS:
             neighbour.state = FAILED
@@ -103,7 +101,7 @@ def solicit(tables, memory, frames, count, now_ms):
         ):
             neighbour.attempts += 1
             neighbour.asked_ms = now_ms
-    director.wants = left
+    director.soliciting = left
 
 
 @compiled

@@ -10,8 +10,10 @@ from pylvs.wire.memory import load_u8, load_u16, store_u16
 
 @compiled
 def is_echo(memory, frame):
-    """Whether the frame is a whole echo request with a right checksum."""
+    """Whether the frame is a whole echo request, without IP options, and its checksum right."""
     size = frame.packet_size - (frame.transport - frame.ip)
+    if frame.transport - frame.ip != ipv4.HEADER_SIZE:
+        return False
     if size < icmp.HEADER_SIZE or load_u8(memory, frame.transport + icmp.TYPE) != icmp.ECHO:
         return False
     return fold(add(memory, frame.transport, size, 0)) == 0xFFFF

@@ -3,6 +3,7 @@
 IPIP datagram -> raw socket (protocol 4) -> outer header off -> TUN device -> the host's stack
 """
 
+import errno
 import socket
 import sys
 
@@ -21,15 +22,14 @@ def decapsulate(name: str) -> None:
         device.up()
         buffer = bytearray(65_535)
         view = memoryview(buffer)
-        try:
-            while True:
-                size = raw.recv_into(buffer)
-                inner = (buffer[0] & 0xF) * 4
+        while True:
+            size = raw.recv_into(buffer)
+            inner = (buffer[0] & 0xF) * 4
+            try:
                 device.write(bytes(view[inner:size]))
-        except OSError:
-            pass  # the device was deleted: that is how it ends
-        finally:
-            device.close()
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # EINVAL: no IP packet was inside
+                    return  # the device was deleted: that is how it ends
 
 
 if __name__ == "__main__":

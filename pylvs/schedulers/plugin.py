@@ -66,6 +66,8 @@ def load(name: str) -> type[Scheduler]:
             raise UsageError(f"scheduler {name}: {error}; is it on PYTHONPATH?") from error
         except AttributeError:
             raise UsageError(f"scheduler {name}: {module_name} has no {class_name}") from None
+        except Exception as error:
+            raise UsageError(f"scheduler {name} cannot be loaded: {error!r}") from error
     else:
         entries = importlib.metadata.entry_points(group="pylvs.schedulers", name=name)
         if not entries:
@@ -73,7 +75,10 @@ def load(name: str) -> type[Scheduler]:
                 f"scheduler {name} is unknown; built in are rr, wrr, lc and wlc, and a class of "
                 "yours is named package.module:Class"
             )
-        found = next(iter(entries)).load()
+        try:
+            found = next(iter(entries)).load()
+        except Exception as error:
+            raise UsageError(f"scheduler {name} cannot be loaded: {error!r}") from error
     if not callable(getattr(found, "pick", None)):
         raise UsageError(f"scheduler {name} has no method pick(service, servers, flow)")
     return found  # type: ignore[no-any-return]

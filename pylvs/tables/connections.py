@@ -193,7 +193,7 @@ def sweep(tables, now_ms, limit, exact):
     """
     director = tables.director[0]
     last = now_ms // expiry.TICK_MS
-    if director.tick < last - expiry.WHEEL_SIZE:
+    if director.tick < last - expiry.WHEEL_SIZE:  # a long silence: one round sees every slot
         director.tick = last - expiry.WHEEL_SIZE
     for _ in range(limit):
         if director.tick + 1 >= last:
@@ -204,7 +204,7 @@ def sweep(tables, now_ms, limit, exact):
         elif is_due(tables, row, now_ms):
             remove(tables, row)
         else:
-            expiry.place(tables, row, now_ms)
+            expiry.place(tables, row)
     else:
         return False
     if exact:

@@ -47,17 +47,20 @@ def unlink(tables, row):
 
 
 @compiled
-def tick_of(tables, row, now_ms):
-    """Return the tick at which the row should be looked at: its own, or the wheel's horizon."""
-    horizon = now_ms // TICK_MS + WHEEL_SIZE - 2
+def tick_of(tables, row):
+    """Return the tick at which the row should be looked at: its own, or the wheel's horizon.
+
+    The horizon is counted from where the sweep stands: further on lies the slot under the broom.
+    """
+    horizon = tables.director[0].tick + WHEEL_SIZE
     return min(int64(tables.connections[row].expires_ms) // TICK_MS, horizon)
 
 
 @compiled
-def place(tables, row, now_ms):
+def place(tables, row):
     """Move a row to where its deadline belongs."""
     unlink(tables, row)
-    link(tables, row, tick_of(tables, row, now_ms))
+    link(tables, row, tick_of(tables, row))
 
 
 @compiled
@@ -67,4 +70,4 @@ def restart(tables, row, timeout_ms, now_ms):
     entry.timeout_ms = timeout_ms
     entry.expires_ms = now_ms + timeout_ms
     if (now_ms + timeout_ms) // TICK_MS < entry.wheel_tick:
-        place(tables, row, now_ms)
+        place(tables, row)

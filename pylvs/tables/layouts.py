@@ -62,7 +62,7 @@ SERVICE: Final = np.dtype([
     ("protocol", np.int32),
     ("address", np.uint32),
     ("port", np.uint16),
-    ("local", np.uint16),          # the VIP is an address of the host's own
+    ("_reserved", np.uint16),
     ("next", np.int32),            # in its hash chain
     ("scheduler", np.int32),       # schedulers.NUMBERS
     ("head", np.int32),            # newest server
@@ -103,6 +103,8 @@ NEIGHBOUR: Final = np.dtype([
     ("state", np.int32),
     ("next", np.int32),            # in its hash chain
     ("attempts", np.int32),        # ARP requests since it was last heard of
+    ("pinned", np.int32),          # a real server's: never makes place for another
+    ("_reserved", np.int32),
     ("mac", np.int64),
     ("asked_ms", np.int64),        # when resolution was last asked for
 ], align=True)
@@ -170,7 +172,6 @@ DIRECTOR: Final = np.dtype([
     ("high_water", np.int64),      # rows never used begin here
     ("connection_count", np.int64),
     ("tick", np.int64),            # the wheel has been swept up to here
-    ("now_ms", np.int64),
     ("path_count", np.int64),
     ("own_count", np.int64),
     ("born", np.int64),            # frames born in this batch
@@ -180,7 +181,10 @@ DIRECTOR: Final = np.dtype([
     ("scratch_size", np.int64),
     ("held_begin", np.int64),      # region of memory for frames on hold
     ("held_count", np.int64),
-    ("wants", np.int64),           # neighbours that Python should have resolved
+    ("wanted", np.int64),          # how often a next hop's MAC was newly wanted
+    ("soliciting", np.int64),      # next hops that the director itself asks for
+    ("neighbour_count", np.int64),  # rows ever used
+    ("rover", np.int64),           # where to look for one to use again
     ("identification", np.int64),  # IPv4 id of packets the director originates
     ("icmp_tokens", np.int64),     # kernel's icmp_msgs_per_sec/burst, in thousandths
     ("icmp_filled_ms", np.int64),

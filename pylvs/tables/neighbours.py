@@ -15,6 +15,7 @@ from pylvs.jit import compiled
 from pylvs.tables.layouts import ASKED, FAILED, KNOWN, NEIGHBOUR_BUCKETS, UNKNOWN
 
 CHAIN_LIMIT: Final = 256
+RECLAIM_LIMIT: Final = 64  # rows looked at for one to use again
 
 
 @compiled
@@ -43,22 +44,55 @@ def find_or_add(tables, port, address):
     row = find(tables, port, address)
     if row != NONE:
         return row
-    for free in range(tables.neighbours.size):
-        neighbour = tables.neighbours[free]
-        if neighbour.used:
+    row = _allocate(tables)
+    if row == NONE:
+        return NONE
+    neighbour = tables.neighbours[row]
+    bucket = _bucket_of(port, address)
+    neighbour.used = 1
+    neighbour.port = port
+    neighbour.address = address
+    neighbour.state = UNKNOWN
+    neighbour.mac = 0
+    neighbour.attempts = 0
+    neighbour.asked_ms = 0
+    neighbour.pinned = 0
+    neighbour.next = tables.neighbour_buckets[bucket]
+    tables.neighbour_buckets[bucket] = row
+    return row
+
+
+@compiled
+def _allocate(tables):
+    """Return a row never used, or one that can make place; ``NONE`` when there is none nearby."""
+    director = tables.director[0]
+    if director.neighbour_count < tables.neighbours.size:
+        director.neighbour_count += 1
+        return director.neighbour_count - 1
+    for _ in range(RECLAIM_LIMIT):
+        row = director.rover
+        director.rover = (row + 1) % tables.neighbours.size
+        neighbour = tables.neighbours[row]
+        if neighbour.pinned or neighbour.state == ASKED:
             continue
-        bucket = _bucket_of(port, address)
-        neighbour.used = 1
-        neighbour.port = port
-        neighbour.address = address
-        neighbour.state = UNKNOWN
-        neighbour.mac = 0
-        neighbour.attempts = 0
-        neighbour.asked_ms = 0
-        neighbour.next = tables.neighbour_buckets[bucket]
-        tables.neighbour_buckets[bucket] = free
-        return free
+        if neighbour.state == KNOWN and director.held_count:
+            continue  # a frame may wait for just this one
+        _unlink(tables, row)
+        return row
     return NONE
+
+
+@compiled
+def _unlink(tables, row):
+    neighbour = tables.neighbours[row]
+    bucket = _bucket_of(int64(neighbour.port), int64(neighbour.address))
+    at = int64(tables.neighbour_buckets[bucket])
+    if at == row:
+        tables.neighbour_buckets[bucket] = neighbour.next
+        return
+    while tables.neighbours[at].next != row:
+        at = int64(tables.neighbours[at].next)
+    tables.neighbours[at].next = neighbour.next
 
 
 @compiled
@@ -71,12 +105,6 @@ def learn(tables, row, mac):
 
 
 @compiled
-def forget(tables, row):
-    """The host no longer knows this MAC: the next packet asks for it again."""
-    tables.neighbours[row].state = UNKNOWN
-
-
-@compiled
 def want(tables, row, now_ms):
     """Note that somebody needs this next hop's MAC."""
     neighbour = tables.neighbours[row]
@@ -84,4 +112,6 @@ def want(tables, row, now_ms):
         neighbour.state = ASKED
         neighbour.attempts = 0
         neighbour.asked_ms = 0
-        tables.director[0].wants += 1
+        tables.director[0].wanted += 1
+        if tables.ports[neighbour.port].own_arp:
+            tables.director[0].soliciting += 1

@@ -92,7 +92,6 @@ def add(tables, protocol, address, port, scheduler):
         service.protocol = protocol
         service.address = address
         service.port = port
-        service.local = 0
         service.next = tables.service_buckets[bucket]
         tables.service_buckets[bucket] = row
         service.head = NONE

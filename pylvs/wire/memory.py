@@ -75,8 +75,3 @@ def store_native_u32(memory, at, value):
 def copy(memory, to, at, size):
     """Copy ``size`` bytes from ``at`` to ``to``; the two ranges do not overlap."""
     memory[to : to + size] = memory[at : at + size]
-
-
-@compiled
-def fill(memory, at, size, value):
-    memory[at : at + size] = value

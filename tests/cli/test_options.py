@@ -1,0 +1,101 @@
+"""What the commands refuse, with which status and which advice."""
+
+import pytest
+
+from pylvs.cli.main import main
+from pylvs.cli.services import commands_of
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    return caught.value.code, capsys.readouterr().err
+
+
+VIP = ("--vip", "192.0.2.10:80")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (VIP, "name where to direct"),
+        (("--iface", "a", "--tap", "b", *VIP), "name where to direct"),
+        (("--iface", "a", "--iface", "a", *VIP), "given twice"),
+        (("--iface", "a", "--rs", "10.0.0.1"), "--rs without --vip"),
+        (("--iface", "a", "--vip", "192.0.2.10"), "no port"),
+        (("--iface", "a", "--vip", "192.0.2.10:80/sctp"), "neither tcp nor udp"),
+        (("--iface", "a", "--vip", "[2001:db8::1]:80"), "IPv6 is not built yet"),
+        (("--iface", "a", "--vip", "nobody:80"), "not an IPv4 address"),
+        (("--iface", "a", *VIP, "--rs", "10.0.0.1:8080"), "only --mode nat can change ports"),
+        (("--iface", "a", *VIP, "--rs", "10.0.0.1,weight=x"), "weight 'x' is not"),
+        (("--iface", "a", *VIP, "--rs", "10.0.0.1,heavy"), "is not weight=N"),
+        (("--iface", "a", *VIP, "--rs", "10.0.0.1", "--rs", "10.0.0.1"), "given twice"),
+        (("--iface", "a", *VIP, *VIP), "given twice"),
+        (("--iface", "a", *VIP, "--timeout", "1,2"), "three numbers"),
+        (("--iface", "a", *VIP, "--mode", "nat", "-g"), "contradict"),
+        (("--iface", "a", *VIP, "--rules", "x"), "exclude each other"),
+        (("--iface", "a", "--rules", "/no/such/file"), "No such file"),
+        (("--tun", "t", *VIP, "--rs", "10.0.0.1", "--mode", "dr"), "DR cannot work"),
+        (("--iface", "a", *VIP, "--mode", "fast"), "not one of"),
+        (("--tap", "t", *VIP, "--dip", "10.0.0.1/99"), "give IP or IP/LEN"),
+    ],
+)
+def test_usage_is_refused_with_status_2_and_advice(capsys, arguments, said):
+    status, text = run(capsys, "run", *arguments)
+    assert status == 2
+    assert said in text
+
+
+def test_an_unknown_interface_is_a_failure_that_names_the_known_ones(capsys):
+    status, text = run(capsys, "run", "--iface", "nosuch0", *VIP, "--rs", "10.0.0.1")
+    assert status == 1
+    assert "nosuch0 does not exist; there are" in text
+    assert "lo" in text
+
+
+def test_every_fault_is_named_at_once(capsys):
+    status, text = run(capsys, "run", "--iface", "a", *VIP, "--rs", "x", "--rs", "10.0.0.1,w=1")
+    assert status == 2
+    assert len(text.strip().splitlines()) == 2
+
+
+def test_what_is_stated_becomes_commands():
+    stated = {"mode": "nat", "mode_flag": None, "rules": None}
+    stated |= {"scheduler": "wrr", "timeout": "1,2,3"}
+    commands = commands_of(
+        ("192.0.2.10:80", "192.0.2.10:53/udp"), ("10.0.0.1:8080,weight=4", "10.0.0.2"), **stated
+    )
+    assert [one.verb for one in commands] == ["set", "A", "a", "a", "A", "a", "a"]
+    assert commands[2].server.key.port == 8080
+    assert commands[2].server.weight == 4
+    assert commands[6].server.key.port == 53
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], ["run", "--help"], ["replay", "-h"], ["lab", "-h"]]
+)
+def test_help_is_given(capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 0
+    assert capsys.readouterr().out
+
+
+def test_reasons_are_listed_with_their_healthy_values(capsys):
+    with pytest.raises(SystemExit):
+        main(["reasons"])
+    text = capsys.readouterr().out
+    assert "scheduler_failed" in text
+    assert "Healthy" in text
+
+
+def test_the_shell_lines_of_a_real_server_are_printed(capsys):
+    with pytest.raises(SystemExit):
+        main(["realserver", "setup", "--vip", "192.0.2.10", "--mode", "dr", "--dry-run"])
+    text = capsys.readouterr().out
+    assert "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore" in text
+    assert "ip address add 192.0.2.10/32 dev lo" in text
+    for mode in ("tun", "nat"):
+        with pytest.raises(SystemExit):
+            main(["realserver", "undo", "--vip", "192.0.2.10", "--mode", mode, "--dry-run"])
+    assert "tunl0" in capsys.readouterr().out

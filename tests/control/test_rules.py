@@ -1,0 +1,143 @@
+"""Rules text: what ipvsadm takes, its phrases, and everything wrong named at once."""
+
+import pytest
+
+from pylvs.control.model import MASQUERADE, ROUTE, TUNNEL, ServiceKey, Table
+from pylvs.control.rules import parse_line, parse_text
+from pylvs.errors import RuleError, UsageError
+from tests.packets import number
+
+
+def parse(text):
+    return parse_line(text.split())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-A -t 1.2.3.4:80 -s wrr",
+        "-A -t1.2.3.4:80 -swrr",
+        "--add-service --tcp-service 1.2.3.4:80 --scheduler wrr",
+        "--add-service --tcp-service=1.2.3.4:80 --scheduler=wrr",
+        "ipvsadm -At 1.2.3.4:80 -s wrr",
+    ],
+)
+def test_a_service_is_added_however_people_write_it(text):
+    command = parse(text)
+    assert (command.verb, command.scheduler) == ("A", "wrr")
+    assert command.service == ServiceKey(6, number("1.2.3.4"), 80)
+
+
+@pytest.mark.parametrize(
+    ("option", "method"), [("-m", MASQUERADE), ("-g", ROUTE), ("-i", TUNNEL), ("", ROUTE)]
+)
+def test_a_server_is_added_with_its_method(option, method):
+    command = parse(f"-a -u 1.2.3.4:53 -r 10.0.0.1:53 {option} -w 7")
+    assert (command.server.method, command.server.weight) == (method, 7)
+
+
+def test_a_port_is_overwritten_without_masquerading_as_ipvsadm_does():
+    assert parse("-a -t 1.2.3.4:80 -r 10.0.0.1:8080 -g").server.key.port == 80
+    assert parse("-a -t 1.2.3.4:80 -r 10.0.0.1:8080 -m").server.key.port == 8080
+    assert parse("-d -t 1.2.3.4:80 -r 10.0.0.1:8080").server.key.port == 8080
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "status"),
+    [
+        ("", "Try `ipvsadm -h'", 255),
+        ("-x", "Try `ipvsadm -h'", 255),
+        ("add", "Try `ipvsadm -h'", 255),
+        ("-A -t", "-t: missing argument", 255),
+        ("-A --scheduler", "--scheduler: missing argument", 255),
+        ("-A -t 1.2.3.4:80 -1", "-1: unknown option", 255),
+        ("-A -t 1.2.3.4:80 --what", "--what: unknown option", 255),
+        ("-A -t 1.2.3.4:80 -D", "invalid option `-D'", 2),
+        ("-A -t 1.2.3.4:80 --delete-service", "invalid option `--delete-service'", 2),
+        ("-A", "You need to supply the 'service-address' option for the 'add-service' command", 2),
+        ("-a -t 1.2.3.4:80", "You need to supply the 'real-server' option for the 'add-server'", 2),
+        ("-A -t 1.2.3.4:80 -r 1.1.1.1", "Illegal 'real-server' option with the 'add-service'", 2),
+        ("-A -t 1.2.3.4:80 -u 1.2.3.4:80", "multiple 'service-address' options specified", 2),
+        ("-A -t 80", "illegal virtual server address[:port] specified", 2),
+        ("-A -t 1.2.3.4:99999", "illegal virtual server address[:port] specified", 2),
+        ("-a -t 1.2.3.4:80 -r nobody", "illegal real server address[:port] specified", 2),
+        ("-a -t 1.2.3.4:80 -r 1.1.1.1 -w -1", "illegal weight specified", 2),
+        ("-a -t 1.2.3.4:80 -r 1.1.1.1 -w 2147483648", "illegal weight specified", 2),
+        ("-A -t 1.2.3.4", "Zero port specified for non-persistent service", 2),
+        ("-A -t 1.2.3.4:80 extra", "unexpected argument extra", 2),
+        ("--set 1 2", "--set option requires 3 timeout values", 2),
+        ("--set 1 2 x", "invalid timeout value `x' specified", 2),
+        ("-A -t 1.2.3.4:80 -p 300", "option --persistent is not built yet", 2),
+        ("-A -f 1", "option --fwmark-service is not built yet", 2),
+        ("-A -t 1.2.3.4:80 -s mh", "scheduler mh is not built yet", 2),
+    ],
+)
+def test_faults_are_named_in_ipvsadms_words(text, said, status):
+    with pytest.raises(RuleError) as caught:
+        parse(text)
+    assert said in str(caught.value)
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["-A -t 1.2.3.4:80", "-A -t 1.2.3.4:80"], "Service already exists"),
+        (["-E -t 1.2.3.4:80"], "No such service"),
+        (["-D -t 1.2.3.4:80"], "No such service"),
+        (["-a -t 1.2.3.4:80 -r 1.1.1.1"], "Service not defined"),
+        (["-A -t 1.2.3.4:80", *["-a -t 1.2.3.4:80 -r 1.1.1.1"] * 2], "Destination already exists"),
+        (["-A -t 1.2.3.4:80", "-d -t 1.2.3.4:80 -r 1.1.1.1"], "No such destination"),
+        (["-A -t 1.2.3.4:80", "-a -t 1.2.3.4:80 -r 224.0.0.1"], "address not unicast"),
+    ],
+)
+def test_the_table_refuses_what_the_kernel_refuses(lines, said):
+    table = Table()
+    *before, last = lines
+    for line in before:
+        table.apply(parse(line))
+    with pytest.raises(RuleError, match=said) as caught:
+        table.apply(parse(last))
+    assert caught.value.status == 255
+
+
+def test_edits_and_removals_do_what_they_say():
+    table = Table()
+    for line in (
+        "-A -t 1.2.3.4:80 -s rr",
+        "-a -t 1.2.3.4:80 -r 1.1.1.1 -m -w 3",
+        "-e -t 1.2.3.4:80 -r 1.1.1.1:80 -m -w 5",
+        "-E -t 1.2.3.4:80 -s lc",
+        "--set 10 0 20",
+    ):
+        table.apply(parse(line))
+    (service,) = table.services.values()
+    (server,) = service.servers.values()
+    assert (service.scheduler, server.weight, table.timeouts) == ("lc", 5, (10, 120, 20))
+    table.apply(parse("-d -t 1.2.3.4:80 -r 1.1.1.1:80"))
+    assert not service.servers
+    table.apply(parse("-C"))
+    assert not table.services
+
+
+def test_a_text_with_comments_and_blank_lines_is_taken():
+    text = [
+        "# a comment",
+        "",
+        "-A -t 1.2.3.4:80 -s rr  # trailing",
+        "-a -t 1.2.3.4:80 -r 1.1.1.1 -m",
+    ]
+    assert [one.verb for one in parse_text(text, "rules")] == ["A", "a"]
+
+
+def test_a_text_is_refused_whole_with_every_fault_named():
+    text = [
+        "-A -t 1.2.3.4:80",
+        "-A -t bad",
+        "",
+        "-a -t 1.2.3.4:80 -r 1.1.1.1 -w x",
+        "-A -t 1.2.3.4:80",
+    ]
+    with pytest.raises(UsageError) as caught:
+        parse_text(text, "rules")
+    assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["2", "4", "5"]

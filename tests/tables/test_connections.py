@@ -1,0 +1,115 @@
+"""The connection table: limits, reuse of rows, expiry to the millisecond."""
+
+import pytest
+
+from pylvs.tables.layouts import CONNECTION, Limits
+from tests.packets import tcp_frame, udp_frame
+from tests.world import CLIENT, VIP, World
+
+UDP = [f"-A -u {VIP}:53 -s rr", f"-a -u {VIP}:53 -r 10.0.0.11:53 -m"]
+SMALL = Limits(16, 4, 8, 64, 16, 4)
+
+
+def test_a_connection_costs_no_more_than_128_bytes_with_its_index():
+    tables = World().tables
+    index = tables.buckets.nbytes / len(tables.connections)
+    assert CONNECTION.itemsize + index <= 128
+
+
+def test_a_full_table_refuses_and_counts():
+    world = World(UDP, limits=SMALL)
+    for port in range(20):
+        world.send(udp_frame(CLIENT, VIP, 40_000 + port, 53))
+    assert int(world.tables.director[0]["connection_count"]) == 16
+    assert world.reason("table_full") == 4
+    assert world.send(udp_frame(CLIENT, VIP, 40_003, 53))  # the others go on
+
+
+def test_room_comes_back_when_connections_expire():
+    world = World(UDP, limits=SMALL)
+    for _ in range(5):
+        for port in range(16):
+            assert world.send(udp_frame(CLIENT, VIP, 40_000 + port, 53))
+        world.after(300).send_all([])
+        assert int(world.tables.director[0]["connection_count"]) == 0
+
+
+@pytest.mark.parametrize("early", [0.001, 0.064, 1])
+def test_a_connection_lives_exactly_as_long_as_its_timeout(early):
+    world = World(UDP)
+    world.send(udp_frame(CLIENT, VIP, 40_000, 53))
+    world.after(300 - early).send_all([])
+    assert len(world.connections()) == 1
+    world.after(early).send_all([])
+    assert world.connections() == []
+    assert int(world.tables.servers[0]["inactive"]) == 0
+
+
+def test_packets_keep_a_connection_alive_and_a_reset_shortens_it():
+    world = World([f"-A -t {VIP}:80 -s rr", f"-a -t {VIP}:80 -r 10.0.0.11:80 -m"])
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    for _ in range(5):
+        world.after(800).send(tcp_frame(CLIENT, VIP, 40_000, 80, "A"))
+        if not world.connections():
+            break
+    assert world.connections() == []  # SYN_RECV lives 60 s
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A"))
+    for _ in range(5):
+        world.after(800).send(tcp_frame(CLIENT, VIP, 40_000, 80, "A"))
+        assert len(world.connections()) == 1
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "R"))
+    world.after(9).send_all([])
+    assert len(world.connections()) == 1
+    world.after(1).send_all([])
+    assert world.connections() == []
+
+
+def test_a_timeout_beyond_the_wheels_horizon_is_kept():
+    world = World(["--set 100000 0 50000", *UDP])
+    world.send(udp_frame(CLIENT, VIP, 40_000, 53))
+    for _ in range(49):
+        world.after(1000).send_all([])
+    world.after(999.9).send_all([])
+    assert len(world.connections()) == 1
+    world.after(0.1).send_all([])
+    assert world.connections() == []
+
+
+def test_a_long_silence_is_caught_up_with():
+    world = World(UDP)
+    for port in range(200):
+        world.send(udp_frame(CLIENT, VIP, 30_000 + port, 53))
+    world.after(86_400).send_all([])
+    assert world.connections() == []
+
+
+def test_a_live_sweep_is_bounded_and_lookups_do_not_wait_for_it():
+    from pylvs.engine.loop import breathe
+
+    world = World(UDP)
+    for port in range(100):
+        world.send(udp_frame(CLIENT, VIP, 30_000 + port, 53))
+    world.after(300)
+    world.driver.put(0, udp_frame(CLIENT, VIP, 30_000, 53))
+    breathe(world.director, world.driver, world.now_ms)
+    assert int(world.tables.services[0]["connections"]) == 101  # due, so a new one was made
+
+
+def test_a_removed_servers_connections_come_back_with_it():
+    world = World([f"-A -t {VIP}:80 -s rr", f"-a -t {VIP}:80 -r 10.0.0.11:80 -m"])
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    world.rule(f"-d -t {VIP}:80 -r 10.0.0.11:80")
+    assert world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A")) == []
+    assert world.reason("server_gone") == 1
+    world.rule(f"-a -t {VIP}:80 -r 10.0.0.11:80 -m")
+    assert world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A"))
+    assert int(world.tables.servers[0]["active"]) == 1
+
+
+def test_a_removed_server_without_connections_gives_its_row_back():
+    world = World(limits=SMALL, rules=[f"-A -t {VIP}:80 -s rr"])
+    for n in range(40):
+        world.rule(f"-a -t {VIP}:80 -r 10.0.0.{11 + n % 20}:80 -m")
+        world.rule(f"-d -t {VIP}:80 -r 10.0.0.{11 + n % 20}:80")
+    assert not world.tables.servers["used"].any()
