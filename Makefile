@@ -51,14 +51,13 @@ compiled: setup  ## the tests as the director runs: compiled
 	$(BIN)/pytest --ignore tests/lab
 
 uncompiled: setup  ## the same tests in plain Python, with branch coverage
-	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=slow $(BIN)/pytest --ignore tests/lab \
-	  --cov --cov-report=term:skip-covered --cov-fail-under=90
+	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=slow $(BIN)/pytest --ignore tests/lab --cov --cov-report=
 
 bounds: setup  ## the same tests with every array access checked
 	NUMBA_BOUNDSCHECK=1 $(BIN)/pytest --ignore tests/lab
 
-lab: setup system  ## real stacks in network namespaces
-	$(BIN)/pytest tests/lab
+lab: setup system  ## real stacks in network namespaces; adds to the coverage
+	$(BIN)/pytest tests/lab -rs --cov --cov-append --cov-report=term:skip-covered
 
 bench: setup  ## the in-memory door beside plain Python and dpkt, as ratios
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr -p no:cacheprovider -s

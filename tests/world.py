@@ -7,6 +7,7 @@ The world that the vectors were captured in.
 """
 
 from pylvs.control.manager import Manager, Route
+from pylvs.control.replay import SEED
 from pylvs.control.rules import parse_line
 from pylvs.drivers.base import Port
 from pylvs.drivers.loopback import Loopback
@@ -44,9 +45,7 @@ class World:
         self.driver = Loopback(ports)
         limits = limits or Limits(4096, 64, 256, 256, 64, 64)
         memory = np.zeros(OWN_MEMORY + self.driver.memory_size, np.uint8)
-        self.director = Director(
-            limits, memory=memory, seed=(0x1234567, 0x89ABCDE, 0xF1357, 0x2468B)
-        )
+        self.director = Director(limits, memory=memory, seed=SEED)
         self.driver.attach(PlainMemory(self.director), OWN_MEMORY)
         self.manager = Manager(self.director)
         self.tables = self.director.tables

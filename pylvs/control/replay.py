@@ -18,7 +18,7 @@ from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM, Reason
 from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, Limits
 
-SEED: Final = (0x5DEECE66D, 0x2545F4914F, 0x369DEA0F31, 0x106689D45F)
+SEED: Final = (0x9E3_779B_97F5, 0xC2B_2AE3_D27D, 0x165_667B_19E3, 0x27D_4EB2_F165)
 """Fixed keys: a replay is no target for a flood, and its output must not vary."""
 
 _MADE_UP_MAC: Final = 0x0200_0000_0000

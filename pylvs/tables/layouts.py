@@ -243,8 +243,8 @@ class Limits(NamedTuple):
     own: int = 16_384
 
 
-def new_tables(limits: Limits = Limits(), seed: tuple[int, int, int, int] = (1, 2, 3, 4)) -> Tables:
-    """Return empty tables.  ``seed`` keys the flow hash: four ints below 2**44, random live."""
+def new_tables(limits: Limits, seed: tuple[int, int, int, int]) -> Tables:
+    """Return empty tables.  ``seed`` keys the flow hash: four random ints of 44 bits."""
     bucket_bits = max(4, (limits.connections - 1).bit_length())
     tables = Tables(
         director=records(DIRECTOR, 1),

@@ -7,7 +7,6 @@ import numpy as np
 from numpy import int64
 
 from pylvs.jit import compiled
-from pylvs.wire.memory import load_u16
 
 LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
@@ -67,8 +66,15 @@ def add(memory, at, size, total):
 
 @compiled
 def of_header(memory, at, size):
-    """Return the checksum a short header should carry, its own field counted as it stands."""
+    """Return the checksum an IPv4 header should carry, its own field counted as it stands.
+
+    ``size`` is a multiple of four, as every IPv4 header's.
+    """
+    words = memory[at : at + size].view(np.uint32)
     total = 0
-    for word in range(at, at + size, 2):
-        total += load_u16(memory, word)
-    return ~fold(total) & 0xFFFF
+    for i in range(words.size):
+        total += int64(words[i])
+    total = fold(total)
+    if LITTLE_ENDIAN:
+        total = ((total & 0xFF) << 8) | (total >> 8)
+    return ~total & 0xFFFF

@@ -2,23 +2,24 @@
 
 Loads widen to int64 at once: in NumPy ``uint8 << 8`` is zero, in Numba it is not, and a
 function must mean the same thing compiled and uncompiled.  (``int()`` would not do: Numba makes
-uint64 of an unsigned field, and uint64 + int64 is float64.)
+uint64 of an unsigned field, and uint64 + int64 is float64.)  Positions are made unsigned only
+between the brackets: a signed index costs a test for Python's negative ones at every byte.
 """
 
 import numpy as np
-from numpy import int64
+from numpy import int64, uint64
 
 from pylvs.jit import compiled
 
 
 @compiled
 def load_u8(memory, at):
-    return int64(memory[at])
+    return int64(memory[uint64(at)])
 
 
 @compiled
 def load_u16(memory, at):
-    return (int64(memory[at]) << 8) | int64(memory[at + 1])
+    return (int64(memory[uint64(at)]) << 8) | int64(memory[uint64(at + 1)])
 
 
 @compiled
@@ -34,8 +35,8 @@ def load_u48(memory, at):
 
 @compiled
 def store_u16(memory, at, value):
-    memory[at] = (value >> 8) & 0xFF
-    memory[at + 1] = value & 0xFF
+    memory[uint64(at)] = (value >> 8) & 0xFF
+    memory[uint64(at + 1)] = value & 0xFF
 
 
 @compiled
@@ -74,4 +75,5 @@ def store_native_u32(memory, at, value):
 @compiled
 def copy(memory, to, at, size):
     """Copy ``size`` bytes from ``at`` to ``to``; the two ranges do not overlap."""
-    memory[to : to + size] = memory[at : at + size]
+    for i in range(size):  # a slice assignment would allocate a copy in between
+        memory[to + i] = memory[at + i]
