@@ -73,6 +73,10 @@ class Lab:
         require_tools()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._add_namespace("switch")
+        # A switch does not read IP; unless told so, the bridge drops malformed packets itself.
+        for family in ("iptables", "arptables"):
+            setting = f"/proc/sys/net/bridge/bridge-nf-call-{family}"
+            self.shell("switch", f"[ ! -e {setting} ] || echo 0 > {setting}")
         for lan in self.topology.lans:
             ip("-n", self.namespace("switch"), "link", "add", lan, "type", "bridge")
             ip("-n", self.namespace("switch"), "link", "set", lan, "up")
