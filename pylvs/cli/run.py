@@ -65,6 +65,7 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     metavar="N",
     help="Room in the connection table, 72 bytes each.",
 )
+@click.option("--trace", metavar="FILE", help="Write all frames to a capture (much slower).")
 @click.option(
     "--stats-interval",
     type=click.FloatRange(min=0.1),
@@ -85,6 +86,7 @@ def command(
     gateway: str | None,
     driver: str,
     connections: int,
+    trace: str | None,
     stats_interval: float | None,
     log_level: str,
     **stated: Any,
@@ -120,6 +122,7 @@ def command(
         prefix=prefix,
         gateway=parse_address(gateway) if gateway else 0,
         stats_interval=stats_interval or 0.0,
+        trace=trace or "",
     )
     signal.signal(signal.SIGTERM, _stop_early)
     with Daemon(options) as daemon:

@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import IO
 
 import uvloop
 
@@ -20,6 +21,8 @@ from pylvs.control.network import Network
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
 from pylvs.drivers.packet_ring import PacketRings
+from pylvs.drivers.pcap import Writer
+from pylvs.drivers.tracer import Tracer
 from pylvs.drivers.tuntap import TunTap
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
@@ -44,6 +47,7 @@ class Options:
     prefix: int = 24
     gateway: int = 0
     stats_interval: float = 0.0
+    trace: str = ""
 
 
 @dataclass
@@ -79,8 +83,10 @@ class Daemon:
         if self.claims is not None:
             self.claims.clear()  # what a director that crashed may have left
             self._undo.callback(self.claims.clear)
-        self.driver = self._open_driver()
+        self.driver: Driver = self._open_driver()
         self._undo.callback(self.driver.close)
+        if options.trace:
+            self.driver = Tracer(self.driver, Writer(self._open_trace(options.trace)))
         begin = linux.page_up(OWN_MEMORY)
         reservation = linux.Reservation(begin + self.driver.memory_size)
         self.director = Director(Limits(connections=options.connections), memory=reservation.array)
@@ -116,6 +122,12 @@ class Daemon:
         if self.options.tun:
             return TunTap(self.options.tun, layer=3)
         return PacketRings(self.options.interfaces, SEGMENTS_LIMIT)
+
+    def _open_trace(self, path: str) -> IO[bytes]:
+        try:
+            return self._undo.enter_context(open(path, "wb"))
+        except OSError as error:
+            raise HostError(f"cannot write the trace {path}: {error.strerror}") from None
 
     def _describe_ports(self) -> None:
         for row, port in enumerate(self.driver.ports):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from pylvs.lab import capture
 from pylvs.lab.build import Lab
 from pylvs.lab.topology import topology
 from tests.lab.conftest import ask, start_stations
@@ -125,3 +126,14 @@ def test_a_hundred_thousand_hostile_frames_do_no_harm():
             and line.split()[0] in ("truncated", "bad_header", "not_ip", "martian")
         )
         assert counted > 50_000, said
+
+
+def test_a_trace_holds_what_came_and_what_left():
+    with Lab(topology("dr")) as lab:
+        start_stations(lab)
+        trace = lab.folder / "trace.pcap"
+        lab.start_director([*lab.topology.director_arguments(), "--trace", str(trace)])
+        assert ask(lab, "upload", 1000)[0].startswith("same")
+        lab.stop_director()
+        ttls = {packet[8] for packet in capture.packets(str(trace)) if packet[9] == 6}
+        assert ttls == {63, 62}
