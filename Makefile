@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SYSTEM := iproute2 nftables tcpdump curl nginx-light iputils-ping
 
-.PHONY: help setup system demo test check compiled uncompiled bounds lab bench warm clean
+.PHONY: help setup system demo test check compiled uncompiled bounds lab bench side warm clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -57,10 +57,14 @@ bounds: setup  ## the same tests with every array access checked
 	NUMBA_BOUNDSCHECK=1 $(BIN)/pytest --ignore tests/lab
 
 lab: setup system  ## real stacks in network namespaces; adds to the coverage
-	$(BIN)/pytest tests/lab -rs --cov --cov-append --cov-report=term:skip-covered
+	$(BIN)/pytest tests/lab -rs --cov --cov-append --cov-report=term:skip-covered \
+	  $(if $(filter 0,$(shell id -u)),--cov-fail-under=90)
 
 bench: setup  ## the in-memory door beside plain Python and dpkt, as ratios
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr -p no:cacheprovider -s
+
+side: setup system  ## the director beside the kernel's NAT, in twin labs (root, iperf3)
+	$(BIN)/python -m benchmarks.side_by_side
 
 warm: setup  ## compile now what the first start would compile
 	$(BIN)/python -m pylvs.engine.warm
