@@ -37,7 +37,7 @@ def start_dnat(lab):
         rules += f" dnat to {server}:{shape.server_port};"
     lab.shell("director", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     lab.shell("director", f"ip address add {shape.vip}/24 dev eth0")
-    lab.shell("director", f"nft '{rules} }} }}'")
+    lab.shell("director", f"nft '{rules} }}; }}'")
 
 
 def bulk(lab):
@@ -66,7 +66,7 @@ def drop_at_the_end(lab):
     """Have the real server drop the flood as early as it can: its own stack is not the subject."""
     rule = (
         'table netdev sink { chain in { type filter hook ingress device "eth0" priority 0;'
-        " meta l4proto udp drop; } }"
+        " meta l4proto udp drop; }; }"
     )
     lab.shell("rs1", f"nft '{rule}'")
 
