@@ -33,11 +33,18 @@ def demo(modes: tuple[str, ...]) -> None:
     _enter_user_namespace()
     from pylvs.cli.progress import while_compiling
     from pylvs.engine.warm import warm
+    from pylvs.lab.build import what_lacks
     from pylvs.lab.demo import demonstrate
 
     while_compiling(warm)
     for mode in modes or ("nat", "dr", "tun"):
-        demonstrate(mode)
+        lacking = what_lacks(mode)
+        if lacking and modes:
+            raise HostError(lacking)
+        if lacking:
+            print(f"== {mode}: left out: {lacking}")
+        else:
+            demonstrate(mode)
 
 
 def _enter_user_namespace() -> None:

@@ -35,6 +35,18 @@ def require_tools() -> None:
         )
 
 
+def what_lacks(mode: str) -> str:
+    """Return what keeps a lab of this mode from being built here, or nothing."""
+    if mode != "tun" or realserver.kernel_has_ipip():
+        return ""
+    if os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return ""
+    return (
+        "its real servers must decapsulate: the kernel has no ipip, and /dev/net/tun may not be "
+        "opened here; run the lab as root"
+    )
+
+
 def ip(*words: str, check: bool = True) -> str:
     """Run the ip program; raises HostError with what it said."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
@@ -188,7 +200,7 @@ class Lab:
         files = self.folder / node
         files.mkdir(exist_ok=True)
         path.write_text(
-            f"daemon off; worker_processes 1; pid {files}/pid; error_log stderr;\n"
+            f"user root root; daemon off; master_process off; pid {files}/pid; error_log stderr;\n"
             "events { worker_connections 4096; }\n"
             "http { access_log off; keepalive_requests 1000000;\n"
             f"  client_body_temp_path {files}; proxy_temp_path {files};\n"
