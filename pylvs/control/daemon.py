@@ -27,7 +27,7 @@ from pylvs.drivers.tuntap import TunTap
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError
-from pylvs.frames import NONE, Reason
+from pylvs.frames import NONE
 from pylvs.tables.layouts import KNOWN, Limits
 from pylvs.wire.text import address_text, mac_text
 
@@ -270,8 +270,7 @@ class Daemon:
 
     def reasons(self) -> dict[str, int]:
         """Return how many frames had each reason, those that none had left out."""
-        counts = self.director.tables.reasons
-        return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}
+        return listing.reasons(self.manager)
 
 
 def _reads_one(path: str) -> bool:

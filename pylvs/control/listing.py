@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from pylvs.control.manager import Manager
 from pylvs.control.model import ServerKey, ServiceKey
+from pylvs.frames import Reason
 
 
 class Counters(NamedTuple):
@@ -61,3 +62,9 @@ def read(manager: Manager) -> list[ServiceRow]:
         entry = tables.services[manager.service_row(service.key)]
         rows.append(ServiceRow(service.key, service.scheduler, _counters(entry), servers))
     return rows
+
+
+def reasons(manager: Manager) -> dict[str, int]:
+    """Return how many frames had each reason, those that none had left out."""
+    counts = manager.director.tables.reasons
+    return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}

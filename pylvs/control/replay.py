@@ -10,12 +10,12 @@ from pylvs.control import listing
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import Command
 from pylvs.drivers import linux, pcap
-from pylvs.drivers.base import Port
-from pylvs.drivers.loopback import SLOT_SIZE, Loopback
+from pylvs.drivers.base import SLOT_SIZE, Port
+from pylvs.drivers.loopback import Loopback
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
-from pylvs.frames import HEADROOM, Reason
+from pylvs.frames import HEADROOM
 from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, Limits
 
 SEED: Final = (0x9E3_779B_97F5, 0xC2B_2AE3_D27D, 0x165_667B_19E3, 0x27D_4EB2_F165)
@@ -131,5 +131,4 @@ class Replay:
         return listing.read(self.manager)
 
     def reasons(self) -> dict[str, int]:
-        counts = self.director.tables.reasons
-        return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}
+        return listing.reasons(self.manager)

@@ -1,6 +1,9 @@
 """What a driver does."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+
+SLOT_SIZE: Final = 66_048  # the largest frame and its headroom
+SLOTS: Final = 256  # of a driver that copies frames into memory: one batch
 
 
 class Port(NamedTuple):
@@ -45,3 +48,43 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Give everything back to the system."""
+
+
+class Wrapper:
+    """A driver around another that changes nothing: what tracers and fault injectors begin with."""
+
+    def __init__(self, inner: Driver) -> None:
+        self._inner = inner
+        self._memory: Any = None
+        self.ports = inner.ports
+        self.memory_size = inner.memory_size
+
+    def attach(self, reservation: Any, begin: int) -> None:
+        self._memory = reservation.array
+        self._inner.attach(reservation, begin)
+
+    def receive(self, frames: Any, limit: int) -> int:
+        return self._inner.receive(frames, limit)
+
+    def transmit(self, frames: Any, leaving: int) -> int:
+        return self._inner.transmit(frames, leaving)
+
+    def release(self, frames: Any, count: int) -> None:
+        self._inner.release(frames, count)
+
+    def descriptors(self) -> list[int]:
+        return self._inner.descriptors()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def fill_plain(frame: Any, offset: int, length: int, port: int) -> None:
+    """Describe a received frame that no offload has touched."""
+    frame["offset"] = offset
+    frame["length"] = length
+    frame["port_in"] = port
+    for name in ("slot", "tagged", "checksum_start", "checksum_field"):
+        frame[name] = 0
+    for name in ("segment_kind", "segment_size", "segment_header"):
+        frame[name] = 0

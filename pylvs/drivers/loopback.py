@@ -1,14 +1,11 @@
 """In memory: frames are put in by hand and taken out by hand.  For tests and for replay."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from pylvs.drivers.base import Port
+from pylvs.drivers.base import SLOT_SIZE, SLOTS, Port, fill_plain
 from pylvs.frames import HEADROOM
-
-SLOT_SIZE: Final = 66_048
-SLOTS: Final = 256
 
 
 class Loopback:
@@ -57,14 +54,3 @@ class Loopback:
 
     def close(self) -> None:
         pass
-
-
-def fill_plain(frame: Any, offset: int, length: int, port: int) -> None:
-    """Describe a received frame that no offload has touched."""
-    frame["offset"] = offset
-    frame["length"] = length
-    frame["port_in"] = port
-    for name in ("slot", "tagged", "checksum_start", "checksum_field"):
-        frame[name] = 0
-    for name in ("segment_kind", "segment_size", "segment_header"):
-        frame[name] = 0

@@ -12,13 +12,10 @@ from typing import Any, Final
 from pytun_pmd3 import TunTapDevice
 from pytun_pmd3.linux import IFF_NO_PI, IFF_TAP, IFF_TUN
 
-from pylvs.drivers.base import Port
-from pylvs.drivers.loopback import fill_plain
+from pylvs.drivers.base import SLOT_SIZE, SLOTS, Port, fill_plain
 from pylvs.errors import HostError
 from pylvs.frames import HEADROOM
 
-SLOT_SIZE: Final = 66_048
-SLOTS: Final = 256
 _HEADER: Final = 14
 _IPV4_HEADER: Final = bytes(12) + b"\x08\x00"
 _IPV6_HEADER: Final = bytes(12) + b"\x86\xdd"
