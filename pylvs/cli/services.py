@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pylvs.control.model import (
+    DEFAULT_SCHEDULER,
     MASQUERADE,
     METHODS,
     PROTOCOLS,
@@ -49,10 +50,8 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--scheduler",
                 "-s",
-                default="wlc",
-                show_default=True,
                 metavar="NAME",
-                help="rr, wrr, lc, wlc, or a plug-in: package.module:Class.",
+                help="rr, wrr, lc, wlc (the default), or a plug-in: package.module:Class.",
             ),
             click.option(
                 "--timeout",
@@ -139,13 +138,15 @@ def commands_of(
     servers: tuple[str, ...],
     mode: str | None,
     mode_flag: str | None,
-    scheduler: str,
+    scheduler: str | None,
     timeout: str | None,
     rules: str | None,
 ) -> list[Command]:
     """Return what the options state, as commands; raises UsageError with every fault named."""
-    if rules is not None and (vips or servers):
-        raise UsageError("--rules and --vip/--rs exclude each other")
+    if rules is not None and (vips or servers or mode or mode_flag or scheduler):
+        raise UsageError(
+            "--rules states everything: --vip, --rs, --mode and --scheduler exclude it"
+        )
     if mode and mode_flag and mode != mode_flag:
         raise UsageError(f"--mode {mode} and the forwarding option contradict each other")
     commands = []
@@ -165,7 +166,7 @@ def commands_of(
             continue
         if any(known.service == service for known in commands if known.verb == "A"):
             faults.append(f"--vip {vip}: given twice")
-        commands.append(Command("A", service, scheduler))
+        commands.append(Command("A", service, scheduler or DEFAULT_SCHEDULER))
         seen = set()
         for text in servers:
             try:

@@ -13,7 +13,6 @@ PROTOCOLS: Final = {"tcp": 6, "udp": 17}
 PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP"}
 METHODS: Final = {"nat": 0, "tun": 2, "dr": 3}
 METHOD_NAMES: Final = {0: "Masq", 1: "Local", 2: "Tunnel", 3: "Route"}
-METHOD_OPTIONS: Final = {0: "-m", 1: "-g", 2: "-i", 3: "-g"}
 MASQUERADE, LOCAL, TUNNEL, ROUTE = range(4)
 
 DEFAULT_SCHEDULER: Final = "wlc"

@@ -17,7 +17,6 @@ from pylvs.jit import library_function, pointer
 # fmt: off
 SOL_PACKET: Final = 263
 PACKET_RX_RING: Final = 5
-PACKET_STATISTICS: Final = 6
 PACKET_VERSION: Final = 10
 PACKET_RESERVE: Final = 12
 PACKET_VNET_HDR: Final = 15
@@ -28,7 +27,6 @@ ETH_P_ALL: Final = 0x0003
 
 # struct tpacket2_hdr, and struct sockaddr_ll behind it
 RING_STATUS: Final = 0
-RING_LENGTH: Final = 4
 RING_CAPTURED: Final = 8
 RING_MAC: Final = 12
 STATUS_KERNEL: Final = 0
@@ -105,11 +103,6 @@ class Reservation:
     def map_file(self, descriptor: int, begin: int, size: int) -> None:
         """Map ``size`` bytes of a descriptor (a ring) at offset ``begin``, a page's multiple."""
         _map(self.address + begin, size, _MAP_SHARED | _MAP_FIXED, descriptor)
-
-    def unmap(self, begin: int, size: int) -> None:
-        """Put plain memory back where a file was mapped."""
-        flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-        _map(self.address + begin, size, flags, -1)
 
 
 def _map(address: int | None, size: int, flags: int, descriptor: int) -> int:

@@ -16,8 +16,6 @@ from pylvs.wire.memory import copy, load_u8, load_u16, load_u32, store_u16, stor
 
 GSO_NONE: Final = 0  # linux/virtio_net.h, VIRTIO_NET_HDR_GSO_*
 GSO_TCPV4: Final = 1
-GSO_UDP: Final = 3
-GSO_TCPV6: Final = 4
 GSO_UDP_L4: Final = 5
 GSO_ECN: Final = 0x80
 
