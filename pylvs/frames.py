@@ -47,7 +47,12 @@ FRAME: Final = np.dtype(
             "ip",  # offset of the IP header in memory
             "transport",  # offset of the transport header
             "packet_size",  # bytes from the IP header on, as its header says
-            "tcp_flags",
+            "signal",  # TCP's flags, or what an SCTP packet's first chunk means
+            "mark",  # firewall mark
+            "delivery",  # whose it is by its destination: LOCAL_DELIVERY ...
+            "fragment_max",  # the largest fragment it came in; 0: it came whole
+            "path",  # of a packet on its way: row in PATH
+            "quotes",  # offset of the IP header that an ICMP error quotes; 0: it quotes none
             "connection",  # row, or NONE
             "service",  # row, or NONE
             "server",  # ASK: the answer goes here
@@ -71,6 +76,15 @@ class Verdict(IntEnum):
     ASK = 4  # Python decides, then the door is entered again at this frame
     MATCH = 5  # not decided yet: look it up
 
+
+# FRAME.delivery: the low two bits, then what a router still has to write into the IP options.
+UNDECIDED: Final = 0  # nobody had to know yet
+LOCAL_DELIVERY: Final = 1  # an address of the director's
+ON_THE_WAY: Final = 2  # somebody else's: to be forwarded
+FORWARDED_IN_PIECES: Final = 3  # likewise, and every fragment of it has paid its TTL
+DELIVERY_MASK: Final = 3
+RECORDS_ROUTE: Final = 4
+RECORDS_TIME: Final = 8
 
 INPUT: Final = 0  # from a client
 OUTPUT: Final = 1  # from a real server
@@ -102,8 +116,8 @@ class Reason(IntEnum):
     TRUNCATED = 7, "0", "shorter than its headers say"
     BAD_HEADER = 8, "0", "IPv4 header malformed, or its checksum wrong"
     MARTIAN = 9, "0", "source address can be no client's: multicast, broadcast, loopback, 0/8"
-    FRAGMENT = 10, "0", "a fragment for a virtual service; reassembly is not built yet"
-    ICMP_ERROR = 11, "low", "an ICMP error for a virtual service; relaying is not built yet"
+    FRAGMENT = 10, "low", "a fragment, kept until the rest of its packet has come"
+    RELATED = 11, "low", "an ICMP error about a connection, sent to its real server"
     OPTIONS = 12, "0", "source-routed: refused, as accept_source_route=0 does"
     STRAY = 13, "low", "no connection, and not a packet that may open one: answered with a reset"
     NO_SERVER = 14, "0", "service without a usable real server: answered with ICMP 3/3"
@@ -112,7 +126,7 @@ class Reason(IntEnum):
     SCHEDULER_FAILED = 17, "0", "the plug-in scheduler raised, or named no server of the service"
     TIME_EXCEEDED = 18, "low", "TTL was used up: answered with ICMP 11/0"
     TOO_BIG = 19, "low", "larger than the path's MTU and DF set: answered with ICMP 3/4"
-    UNFRAGMENTED = 20, "0", "larger than the path's MTU, DF clear; fragmenting is not built yet"
+    UNCUT = 20, "0", "a GSO frame that cannot be cut into packets for a tunnel"
     NO_ROUTE = 21, "0", "no route to the next hop"
     WAITING = 22, "low", "kept until the next hop's MAC is known"
     RELEASED = 23, "low", "left after waiting for its next hop's MAC"
@@ -128,6 +142,20 @@ class Reason(IntEnum):
     ROUTED = 33, "low", "a real server's packet without connection, forwarded as a router does"
     ERROR_SENT = 34, "low", "an ICMP error that the director sent"
     RESET_SENT = 35, "low", "a reset that the director sent"
+    RELATED_REPLY = 36, "low", "a server's ICMP error about a connection, sent to its client"
+    TUNNEL_ERROR = 37, "low", "an ICMP error about a tunnel's packet: its client was told"
+    FRAGMENTED = 38, "low", "left in fragments"
+    FRAGMENTS_BAD = 39, "0", "fragments that overlap, or of too large a packet: all dropped"
+    FRAGMENTS_FULL = 40, "0", "too many packets in fragments at a time"
+    FRAGMENTS_LATE = 41, "low", "a packet whose fragments did not all come in ipfrag_time"
+    BAD_CHECKSUM = 42, "0", "an ICMP message or a packet to a closed port, its checksum wrong"
+    BAD_OPTIONS = 43, "0", "IP options malformed: answered with ICMP 12/0"
+    DEFENDED = 44, "0", "a new connection refused by the drop_packet defence"
+    CLOSED = 45, "any", "nothing listens there: answered with a reset or ICMP 3/3 or 3/2"
+    BYPASSED = 46, "0", "no real server, cache_bypass: sent on to where it was addressed"
+    NOT_OF_A_SERVER = 47, "0", "a server's packet without connection, refused by nat_icmp_send"
+    TIMESTAMP = 48, "any", "ICMP timestamp request, answered"
+    DISCARDED = 49, "any", "for this host, which has no use for it and says nothing"
 
 
 REASON_COUNT: Final = len(Reason)

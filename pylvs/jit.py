@@ -10,6 +10,7 @@ starts a fresh directory.
 """
 
 import hashlib
+import importlib
 import os
 import pathlib
 import platform
@@ -21,9 +22,14 @@ import numba as _numba
 import numpy as np
 
 numba: Any = _numba  # its stubs do not know the options used here
+_codegen: Any = importlib.import_module("numba.core.codegen")
+_cpu: Any = importlib.import_module("numba.core.cpu")
 
 COMPILES: Final = not numba.config.DISABLE_JIT
 """Whether ``@compiled`` functions run as machine code."""
+
+if not COMPILES:
+    np.seterr(over="ignore")  # compiled integers wrap around in silence: SipHash counts on it
 
 CACHED_LAYERS: Final = (
     "",
@@ -79,31 +85,86 @@ def _cache_directory() -> pathlib.Path:
 CACHE_DIRECTORY: Final = _cache_directory()
 numba.config.CACHE_DIR = str(CACHE_DIRECTORY)
 
-door = numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True, _nrt=False)
-"""Compile a function of integers, arrays and records that Python may call.
+_DOORS: Final[set[str]] = set()
+_INNER: Final[set[str]] = set()
 
-Nothing compiled here allocates, so reference counting is off: it cost 800 of 1,380 ns a frame.
-"""
+
+def door(function: Any) -> Any:
+    """Compile a function of integers, arrays and records that Python may call.
+
+    Nothing compiled here allocates, so reference counting is off: it cost 800 of 1,380 ns a frame.
+    """
+    _DOORS.add(function.__qualname__)
+    return numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True, _nrt=False)(function)
 
 
 def compiled(function: Any) -> Any:
     """Compile a function that only compiled functions call.
 
-    It gets no entrance from Python, which saves a third of the cold compile (47 s to 34, measured),
-    and is inlined into its caller: handing a call the tables' eighteen arrays costs more than most
-    callees do (593 to 273 ns a frame).  Numba would crash on a call through the missing entrance,
-    so such a call is refused here: the dispatcher is not told of its machine code and asks for a
-    compilation, which raises.
+    It has no entrance from Python and no machine code of its own: that is made in the door it ends
+    up in, where it is inlined.  A call from Python would crash, so it is refused here: the
+    dispatcher is not told of any code and asks for a compilation, which raises.
     """
+    return _inner(function, forceinline=True)
+
+
+def apart(function: Any) -> Any:
+    """Compile a function likewise, but as one that is called.
+
+    For what happens to few frames, or is asked for in many places.
+    """
+    return _inner(function)
+
+
+def _leave_inner_to_doors() -> None:
+    """Optimize and assemble a function only where it ends up: in a door.
+
+    Numba would do both for every function with all that it calls, over again at each level.
+    """
+
+    def is_inner(library: Any) -> bool:
+        return library.name in _INNER and library.name not in _DOORS
+
+    library = _codegen.CPUCodeLibrary
+    context = _cpu.CPUContext
+    optimize, finalize = library._optimize_final_module, library._finalize_final_module
+    get_executable = context.get_executable
+
+    def optimize_doors(self: Any) -> None:
+        if not is_inner(self):
+            optimize(self)
+
+    def finalize_doors(self: Any) -> None:
+        if is_inner(self):
+            self._finalize_dynamic_globals()
+            self._verify_declare_only_symbols()
+            self._finalized = True
+        else:
+            finalize(self)
+
+    def get_executable_of_doors(self: Any, library: Any, description: Any, env: Any) -> Any:
+        if is_inner(library):
+            return object()
+        return get_executable(self, library, description, env)
+
+    library._optimize_final_module = optimize_doors
+    library._finalize_final_module = finalize_doors
+    context.get_executable = get_executable_of_doors
+
+
+_leave_inner_to_doors()
+
+
+def _inner(function: Any, **options: bool) -> Any:
     if not COMPILES:
         return function
+    _INNER.add(function.__qualname__)
     dispatcher = numba.njit(
         nogil=True,
-        cache=True,
         _nrt=False,
-        forceinline=True,
         no_cfunc_wrapper=True,
         no_cpython_wrapper=True,
+        **options,
     )(function)
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -116,7 +177,10 @@ def compiled(function: Any) -> Any:
 
 def entrance(function: Any) -> Any:
     """Return a ``@compiled`` function with an entrance, for tests."""
-    return numba.njit(nogil=True)(function.py_func) if COMPILES else function
+    if not COMPILES:
+        return function
+    _DOORS.add(function.py_func.__qualname__)
+    return numba.njit(nogil=True)(function.py_func)
 
 
 pointer = numba.types.intp
@@ -146,9 +210,13 @@ def records(layout: np.dtype[Any], capacity: int) -> Any:
     cheapest argument to pass.  Uncompiled only a recarray has attributes, and NumPy's own come
     first: a field may not be named like one of them (``size``, ``flags``).
     """
-    shadowed = set(layout.names or ()) & set(dir(np.record))
+    return attributed(np.zeros(capacity, layout))
+
+
+def attributed(table: Any) -> Any:
+    """Return a structured array with its fields as attributes, for code that runs uncompiled."""
+    shadowed = set(table.dtype.names or ()) & set(dir(np.record))
     assert not shadowed, f"NumPy scalars have attributes of these names: {shadowed}"
-    table = np.zeros(capacity, layout)
     return table if COMPILES else table.view(np.recarray)
 
 

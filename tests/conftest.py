@@ -4,6 +4,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+UNCOMPILED = os.environ.get("NUMBA_DISABLE_JIT") == "1"
+
 _QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("compiled", **_QUIET)
 settings.register_profile("slow", max_examples=15, **_QUIET)

@@ -43,13 +43,14 @@ class World:
 
         ports = [Port(f"port {row}", MACS[row], mtus[row]) for row in range(2)]
         self.driver = Loopback(ports)
-        limits = limits or Limits(4096, 64, 256, 256, 64, 64)
+        limits = limits or Limits(connections=4096)
         memory = np.zeros(OWN_MEMORY + self.driver.memory_size, np.uint8)
         self.director = Director(limits, memory=memory, seed=SEED)
         self.driver.attach(PlainMemory(self.director), OWN_MEMORY)
         self.manager = Manager(self.director)
         self.tables = self.director.tables
         self.now_ms = START_MS
+        self.manager.clock = lambda: self.now_ms
         state = self.tables.director[0]
         state["unlimited"] = 1
         for row, address in enumerate(LOCAL):
@@ -75,7 +76,7 @@ class World:
         return routes + [Route(number(address), 32, kind=2) for address in (*LOCAL, *local)]
 
     def _know(self, port, address, mac):
-        add_neighbour(self.tables, port, number(address))
+        add_neighbour(self.tables.all[0], port, number(address))
         self.manager.learn(port, number(address), mac)
 
     def rule(self, line):
@@ -100,7 +101,7 @@ class World:
 
     def connections(self):
         """Return every connection as (client port, state, server address), by client port."""
-        rows = self.tables.connections
+        rows = self.tables.connections[: int(self.tables.director[0]["high_water"])]
         live = [rows[row] for row in range(len(rows)) if rows[row]["expires_ms"]]
         return sorted(
             (int(one["client_port"]), int(one["state"]), int(one["server_address"])) for one in live

@@ -1,14 +1,30 @@
 """ipvsadm's tables, to the column."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, Final
 
-from pylvs.control.model import METHOD_NAMES, PROTOCOL_NAMES
+from pylvs.control.model import (
+    ANY_MASK,
+    CHECKSUM,
+    GRE,
+    GUE,
+    METHOD_NAMES,
+    ONE_PACKET,
+    PERSISTENT,
+    PROTOCOL_NAMES,
+    REMOTE_CHECKSUM,
+    SCHEDULER_FLAGS,
+    TUNNEL,
+    TUNNEL_TYPES,
+    ServiceKey,
+    Terms,
+    Timeouts,
+)
 from pylvs.wire.text import address_text
 
 if TYPE_CHECKING:
-    from pylvs.control.listing import Counters, ServiceRow
+    from pylvs.control.listing import ConnectionRow, ServerRow, ServiceRow
 
 TITLE: Final = "IP Virtual Server version 1.2.1 (size=4096)"
 _FIRST: Final = "Prot LocalAddress:Port"
@@ -29,6 +45,12 @@ def large_number(value: int) -> str:
     return f"{value // 10**12:8}T"
 
 
+def exact_number(value: int) -> str:
+    """Return a counter in full, one blank in front at least."""
+    text = str(value)
+    return f"{text:>{9 if len(text) <= 8 else len(text) + 1}}"
+
+
 def _signed_difference(one: int, other: int) -> int:
     """Compare as ipvsadm does: a 32-bit signed difference, not an order."""
     difference = (one - other) & 0xFFFF_FFFF
@@ -37,7 +59,8 @@ def _signed_difference(one: int, other: int) -> int:
 
 def _compare_services(one: "ServiceRow", other: "ServiceRow") -> int:
     return (
-        one.key.protocol - other.key.protocol
+        _signed_difference(one.key.mark, other.key.mark)
+        or one.key.protocol - other.key.protocol
         or _signed_difference(one.key.address, other.key.address)
         or one.key.port - other.key.port
     )
@@ -47,60 +70,194 @@ def _compare_servers(one: Any, other: Any) -> int:
     return _signed_difference(one.key.address, other.key.address) or one.key.port - other.key.port
 
 
-def _service_name(row: "ServiceRow") -> str:
-    endpoint = f"{address_text(row.key.address)}:{row.key.port}"
-    return f"{PROTOCOL_NAMES[row.key.protocol]:<4} {endpoint}"[:_NAME_WIDTH]
+def _service_name(key: ServiceKey) -> str:
+    if key.mark:
+        return f"FWM  {key.mark}"
+    endpoint = f"{address_text(key.address)}:{key.port}"
+    return f"{PROTOCOL_NAMES[key.protocol]:<4} {endpoint}"[:_NAME_WIDTH]
 
 
 def _server_name(row: Any) -> str:
     return f"{address_text(row.key.address)}:{row.key.port}"[:_SERVER_WIDTH]
 
 
-def _lines(
-    rows: Iterable["ServiceRow"],
-    service_line: Callable[["ServiceRow"], str],
-    server_line: Callable[[Any], str],
-) -> list[str]:
-    lines = []
-    for service in sorted(rows, key=cmp_to_key(_compare_services)):
+def _flag_names(terms: Terms) -> str:
+    names = ("flag-1", "flag-2", "flag-3")
+    if terms.scheduler in ("sh", "mh"):
+        names = (f"{terms.scheduler}-fallback", f"{terms.scheduler}-port", "flag-3")
+    shown = (name for name, bit in zip(names, SCHEDULER_FLAGS, strict=True) if terms.flags & bit)
+    return ",".join(shown)
+
+
+def _terms(terms: Terms) -> str:
+    text = f" {terms.scheduler}"
+    flags = _flag_names(terms)
+    if flags:
+        text += f" ({flags})"
+    if terms.flags & PERSISTENT:
+        text += f" persistent {terms.persistent}"
+        if terms.netmask != ANY_MASK:
+            text += f" mask {address_text(terms.netmask)}"
+        if terms.engine:
+            text += f" pe {terms.engine}"
+    if terms.flags & ONE_PACKET:
+        text += " ops"
+    return text
+
+
+def _tunnel(row: "ServerRow") -> str:
+    if row.method != TUNNEL:
+        return "n/a"
+    kind, port, flags = row.tunnel
+    checked = "r+c" if flags & REMOTE_CHECKSUM else "+c" if flags & CHECKSUM else "-c"
+    if kind == GUE:
+        return f"gue:{port}:{checked}"
+    return f"gre:{checked}" if kind == GRE else "ipip"
+
+
+def _ordered(rows: Iterable[Any], compare: Callable[[Any, Any], int], sort: bool) -> list[Any]:
+    return sorted(rows, key=cmp_to_key(compare)) if sort else list(rows)
+
+
+def table(rows: Iterable["ServiceRow"], show: Collection[str] = (), title: bool = True) -> str:
+    """Return the text of ``ipvsadm -Ln``; ``show`` holds the long names of the list's options."""
+    numbers = exact_number if "exact" in show else large_number
+    lines = [TITLE] if title else []
+    if "stats" in show or "rate" in show:
+        titles = ("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes")
+        if "stats" not in show:
+            titles = ("CPS", "InPPS", "OutPPS", "InBPS", "OutBPS")
+        lines.append(f"{_FIRST:<33}" + "".join(f" {one:>8}" for one in titles))
+        lines.append("  -> RemoteAddress:Port")
+
+        def counters(row: Any) -> str:
+            return "".join(map(numbers, row.counters if "stats" in show else row.rates))
+
+        def service_line(row: "ServiceRow") -> str:
+            return f"{_service_name(row.key):<33}{counters(row)}"
+
+        server_line: Callable[[ServerRow], str] = counters
+    else:
+        heading, server_line = _columns(show)
+        lines += heading
+
+        def service_line(row: "ServiceRow") -> str:
+            return _service_name(row.key) + _terms(row.terms)
+
+    sort = "nosort" not in show
+    for service in _ordered(rows, _compare_services, sort):
         lines.append(service_line(service))
-        for server in sorted(service.servers, key=cmp_to_key(_compare_servers)):
+        for server in _ordered(service.servers, _compare_servers, sort):
             lines.append(f"  -> {_server_name(server):<28}{server_line(server)}")
-    return lines
+    return "\n".join(lines) + "\n"
 
 
-def table(rows: Iterable["ServiceRow"]) -> str:
-    """Return the text of ``ipvsadm -Ln``."""
-    lines = [
-        TITLE,
+def _columns(show: Collection[str]) -> tuple[list[str], Callable[["ServerRow"], str]]:
+    """Return the titles and what follows a server's name, of the listings without counters."""
+    if "thresholds" in show or "persistent-conn" in show:
+        names = ("Uthreshold", "Lthreshold")
+        if "thresholds" not in show:
+            names = ("Weight   ", "PersistConn")
+        heading = f"{_FIRST:<33} {names[0]:<10} {names[1]:<10} "
+        if "thresholds" not in show:
+            heading = f"{_FIRST:<33} {'Weight':<9} {'PersistConn':<11} "
+        titles = [heading + f"{'ActiveConn':<10} {'InActConn':<10}", "  -> RemoteAddress:Port"]
+        if "thresholds" in show:
+            return (
+                titles,
+                lambda row: f" {row.upper:<10} {row.lower:<10} {row.active:<10} {row.inactive:<10}",
+            )
+        return (
+            titles,
+            lambda row: (
+                f" {row.weight:<9} {row.persistent:<11} {row.active:<10} {row.inactive:<10}"
+            ),
+        )
+    tunnels = "tun-info" in show
+    titles = [
         "Prot LocalAddress:Port Scheduler Flags",
-        "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn",
+        f"  -> RemoteAddress:Port           Forward {'TunnelInfo    ' if tunnels else ''}"
+        "Weight ActiveConn InActConn",
     ]
-    lines += _lines(
-        rows,
-        lambda row: f"{_service_name(row)} {row.scheduler}",
+    return (
+        titles,
         lambda row: (
-            f" {METHOD_NAMES[row.method]:<7} {row.weight:<6} {row.active:<10} {row.inactive:<10}"
+            f" {METHOD_NAMES[row.method]:<7} {f'{_tunnel(row):<13} ' if tunnels else ''}"
+            f"{row.weight:<6} {row.active:<10} {row.inactive:<10}"
         ),
     )
-    return "\n".join(lines) + "\n"
 
 
 def stats(rows: Iterable["ServiceRow"]) -> str:
     """Return the text of ``ipvsadm -Ln --stats``."""
+    return table(rows, {"stats"})
 
-    def numbers(counters: "Counters") -> str:
-        return "".join(map(large_number, counters))
 
-    titles = ("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes")
-    lines = [
-        TITLE,
-        f"{_FIRST:<33}" + "".join(f" {title:>8}" for title in titles),
-        "  -> RemoteAddress:Port",
-    ]
-    lines += _lines(
-        rows,
-        lambda row: f"{_service_name(row):<33}{numbers(row.counters)}",
-        lambda row: numbers(row.counters),
-    )
+def timeouts(values: Timeouts) -> str:
+    """Return the text of ``ipvsadm -L --timeout``."""
+    return f"Timeout (tcp tcpfin udp): {values.tcp} {values.tcp_fin} {values.udp}\n"
+
+
+def _endpoint(pair: tuple[int, int]) -> str:
+    return f"{address_text(pair[0])}:{pair[1]}"
+
+
+def connections(rows: Iterable["ConnectionRow"], show: Collection[str] = ()) -> str:
+    """Return the text of ``ipvsadm -Lnc``."""
+    titles = "pro expire state       source             virtual            destination"
+    if "persistent-conn" in show:
+        titles += "        pe name          pe_data"
+    lines = ["IPVS connection entries", titles]
+    for row in rows:
+        expire = f"{row.expires // 60:02}:{row.expires % 60:02}"
+        ends = f"{_endpoint(row.client):<18} {_endpoint(row.virtual):<18} {_endpoint(row.server)}"
+        lines.append(f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} {ends}")
     return "\n".join(lines) + "\n"
+
+
+def _service_option(key: ServiceKey) -> str:
+    if key.mark:
+        return f"-f {key.mark}"
+    option = {6: "-t", 17: "-u", 132: "--sctp-service"}[key.protocol]
+    return f"{option} {address_text(key.address)}:{key.port}"
+
+
+def _saved_service(row: "ServiceRow") -> str:
+    terms = row.terms
+    line = f"-A {_service_option(row.key)} -s {terms.scheduler}"
+    if terms.flags & PERSISTENT:
+        line += f" -p {terms.persistent}"
+        if terms.netmask != ANY_MASK:
+            line += f" -M {address_text(terms.netmask)}"
+    if terms.engine:
+        line += f" --pe {terms.engine}"
+    if terms.flags & ONE_PACKET:
+        line += " -o"
+    flags = _flag_names(terms)
+    return f"{line} -b {flags}" if flags else line
+
+
+def _saved_tunnel(row: "ServerRow") -> str:
+    kind, port, flags = row.tunnel
+    text = f" --tun-type {TUNNEL_TYPES[kind]}"
+    if kind == GUE:
+        text += f" --tun-port {port}"
+    if kind in (GUE, GRE):
+        checked = {CHECKSUM: "csum", REMOTE_CHECKSUM: "remcsum"}.get(flags, "nocsum")
+        text += f" --tun-{checked}"
+    return text
+
+
+def saved(rows: Iterable["ServiceRow"]) -> str:
+    """Return the text of ``ipvsadm -Sn``."""
+    lines = []
+    for service in _ordered(rows, _compare_services, True):
+        lines.append(_saved_service(service))
+        for server in _ordered(service.servers, _compare_servers, True):
+            method = {"Masq": "-m", "Tunnel": "-i"}.get(METHOD_NAMES[server.method], "-g")
+            line = (
+                f"-a {_service_option(service.key)} -r {_server_name(server)} {method} "
+                f"-w {server.weight}"
+            )
+            lines.append(line + (_saved_tunnel(server) if server.method == TUNNEL else ""))
+    return "".join(line + "\n" for line in lines)

@@ -59,7 +59,7 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
 )
 @click.option(
     "--connections",
-    type=click.IntRange(1, 1 << 26),
+    type=click.IntRange(1, 1 << 24),
     default=1_048_576,
     show_default=True,
     metavar="N",
@@ -164,7 +164,7 @@ def _print_plan(daemon: "Daemon") -> None:
         shown = plan.service.key
         table.add_row(
             str(plan.service.key) if first else "",
-            plan.service.scheduler if first else "",
+            plan.service.terms.scheduler if first else "",
             plan.name,
             METHOD_NAMES[plan.method],
             str(plan.weight),
@@ -173,7 +173,7 @@ def _print_plan(daemon: "Daemon") -> None:
         )
     for service in daemon.manager.table.services.values():
         if not service.servers:
-            table.add_row(str(service.key), service.scheduler, "none yet", "", "", "", "")
+            table.add_row(str(service.key), service.terms.scheduler, "none yet", "", "", "", "")
     Console(width=120, soft_wrap=True).print(table)
     sys.stdout.flush()
 

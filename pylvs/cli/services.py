@@ -16,6 +16,7 @@ from pylvs.control.model import (
     Server,
     ServerKey,
     ServiceKey,
+    Terms,
 )
 from pylvs.control.rules import parse_endpoint, parse_text
 from pylvs.errors import UsageError
@@ -29,7 +30,7 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--vip",
                 "vips",
                 multiple=True,
-                metavar="IP:PORT[/udp]",
+                metavar="IP:PORT[/udp|/sctp]",
                 help="A virtual service; /tcp is the default.  May be given again.",
             ),
             click.option(
@@ -82,7 +83,7 @@ def parse_service(text: str) -> ServiceKey:
     endpoint, slash, protocol = text.partition("/")
     _refuse_ipv6(text, "--vip")
     if slash and protocol not in PROTOCOLS:
-        raise UsageError(f"--vip {text}: protocol {protocol!r} is neither tcp nor udp")
+        raise UsageError(f"--vip {text}: protocol {protocol!r} is none of tcp, udp, sctp")
     try:
         address, port = parse_endpoint(endpoint, 0)
     except ValueError as error:
@@ -166,7 +167,7 @@ def commands_of(
             continue
         if any(known.service == service for known in commands if known.verb == "A"):
             faults.append(f"--vip {vip}: given twice")
-        commands.append(Command("A", service, scheduler or DEFAULT_SCHEDULER))
+        commands.append(Command("A", service, Terms(scheduler or DEFAULT_SCHEDULER)))
         seen = set()
         for text in servers:
             try:

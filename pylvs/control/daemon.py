@@ -13,11 +13,12 @@ from typing import IO
 
 import uvloop
 
-from pylvs.control import claims, conflict, listing
-from pylvs.control.instance import Instance
+from pylvs.control import listing
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import Command, Service
-from pylvs.control.network import Network
+from pylvs.control.network import claims, conflict
+from pylvs.control.network.instance import Instance
+from pylvs.control.network.watch import Network
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
 from pylvs.drivers.packet_ring import PacketRings
@@ -91,6 +92,7 @@ class Daemon:
         reservation = linux.Reservation(begin + self.driver.memory_size)
         self.director = Director(Limits(connections=options.connections), memory=reservation.array)
         self.manager = Manager(self.director)
+        self.manager.clock = linux.monotonic_ms
         self.manager.apply_all(options.commands)
         self.engine = Engine(self.director, self.driver, reservation)
         self._describe_ports()
@@ -103,7 +105,7 @@ class Daemon:
             self.network.on_change = self._network_changed
             self.network.on_loss = self._interface_lost
             self.engine.on_wants = self.network.ask
-            self.director.tables.director[0]["forwards"] = _reads_one(
+            self.director.tables.director[0]["ip_forward"] = _reads_one(
                 "/proc/sys/net/ipv4/ip_forward"
             )
             self.network.start()

@@ -1,10 +1,12 @@
 """A copy of the director's table with its counters, as listings and APIs show it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pylvs.control.manager import Manager
-from pylvs.control.model import ServerKey, ServiceKey
+from pylvs.control.model import ServerKey, ServiceKey, Terms
 from pylvs.frames import Reason
+from pylvs.tables.layouts import FLAG_TEMPLATE
+from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
 
 
 class Counters(NamedTuple):
@@ -25,20 +27,53 @@ class ServerRow(NamedTuple):
     weight: int
     active: int
     inactive: int
+    persistent: int
+    upper: int
+    lower: int
+    tunnel: tuple[int, int, int]
     counters: Counters
+    rates: Counters
 
 
 class ServiceRow(NamedTuple):
     """One virtual service in a listing, its servers the newest first."""
 
     key: ServiceKey
-    scheduler: str
+    terms: Terms
     counters: Counters
+    rates: Counters
     servers: list[ServerRow]
+
+
+class ConnectionRow(NamedTuple):
+    """One connection or template; addresses are ints in host order, ``expires`` seconds left."""
+
+    protocol: int
+    client: tuple[int, int]
+    virtual: tuple[int, int]
+    server: tuple[int, int]
+    state: str
+    expires: int
 
 
 def _counters(entry: object) -> Counters:
     return Counters(*(int(entry[name]) for name in Counters._fields))  # type: ignore[index]
+
+
+def _server_row(server: Any, rates: tuple[int, ...]) -> ServerRow:
+    return ServerRow(
+        ServerKey(int(server["address"]), int(server["port"])),
+        int(server["forwarding"]),
+        int(server["weight"]),
+        int(server["active"]),
+        int(server["inactive"]),
+        int(server["persistent"]),
+        int(server["upper"]),
+        int(server["lower"]),
+        (int(server["tunnel_type"]), int(server["tunnel_port"]), int(server["tunnel_flags"])),
+        _counters(server),
+        Counters(*rates),
+    )
 
 
 def read(manager: Manager) -> list[ServiceRow]:
@@ -46,21 +81,43 @@ def read(manager: Manager) -> list[ServiceRow]:
     tables = manager.director.tables
     rows = []
     for service in manager.table.services.values():
-        servers = []
-        for row in manager.server_rows(service):
-            server = tables.servers[row]
-            servers.append(
-                ServerRow(
-                    ServerKey(int(server["address"]), int(server["port"])),
-                    int(server["forwarding"]),
-                    int(server["weight"]),
-                    int(server["active"]),
-                    int(server["inactive"]),
-                    _counters(server),
-                )
+        servers = [
+            _server_row(tables.servers[row], manager.estimator.server(row))
+            for row in manager.server_rows(service)
+        ]
+        row = manager.service_row(service.key)
+        counters = _counters(tables.services[row])
+        rates = Counters(*manager.estimator.service(row))
+        rows.append(ServiceRow(service.key, service.terms, counters, rates, servers))
+    return rows
+
+
+def totals(manager: Manager) -> Counters:
+    """Return the counters of all services together, also of those that were removed."""
+    return Counters(*map(int, manager.director.tables.totals))
+
+
+def connections(manager: Manager) -> list[ConnectionRow]:
+    """Return every connection and template that is not due."""
+    tables = manager.director.tables
+    now_ms = manager.clock()
+    used = tables.connections[: int(tables.director[0]["high_water"])]
+    rows = []
+    for entry in used[used["expires_ms"] > now_ms]:
+        protocol = int(entry["protocol"])
+        names: tuple[str, ...] = TEMPLATE_NAMES
+        if not entry["conn_flags"] & FLAG_TEMPLATE:
+            names = STATE_NAMES[protocol]
+        rows.append(
+            ConnectionRow(
+                protocol,
+                (int(entry["client_address"]), int(entry["client_port"])),
+                (int(entry["virtual_address"]), int(entry["virtual_port"])),
+                (int(entry["server_address"]), int(entry["server_port"])),
+                names[int(entry["state"])],
+                (int(entry["expires_ms"]) - now_ms) // 1_000,
             )
-        entry = tables.services[manager.service_row(service.key)]
-        rows.append(ServiceRow(service.key, service.scheduler, _counters(entry), servers))
+        )
     return rows
 
 

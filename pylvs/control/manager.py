@@ -5,17 +5,18 @@ routes, ports and own addresses, which the network side finds out.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from pylvs import schedulers
-from pylvs.control.model import Command, Service, Table
+from pylvs.control.estimator import Estimator
+from pylvs.control.model import Command, Service, ServiceKey, Table
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
-from pylvs.errors import RuleError
+from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
 from pylvs.tables import states
-from pylvs.tables.layouts import ASKED, UNICAST, UNKNOWN
+from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, UNICAST, UNKNOWN
 
 log = logging.getLogger("pylvs")
 
@@ -31,6 +32,23 @@ class Route(NamedTuple):
     mtu: int = 1_500
     kind: int = UNICAST
     metric: int = 0
+    mark: int = 0
+
+
+def _mask(prefix: int) -> int:
+    return (0xFFFF_FFFF << (32 - prefix)) & 0xFFFF_FFFF
+
+
+class MarkRule(NamedTuple):
+    """What packets get a firewall mark; addresses are ints in host order, 0/0 is any."""
+
+    mark: int
+    protocol: int = 0
+    source: int = 0
+    source_prefix: int = 0
+    destination: int = 0
+    destination_prefix: int = 0
+    ports: tuple[int, int] = (0, 65_535)
 
 
 class Manager:
@@ -42,20 +60,33 @@ class Manager:
         self.local: frozenset[int] = frozenset()
         self.stations: frozenset[int] = frozenset()
         """Addresses of the director's own beside the VIPs: a TAP device's DIP."""
+        self.adopts_vips = True
+        """Whether a service's address is the director's; if not, only routes make it so."""
+        self.clock: Callable[[], int] = lambda: 0
+        """The engine's clock, in milliseconds: removed servers are forgotten by it."""
+        self.estimator = Estimator(director.tables)
+        self._rows: dict[ServiceKey, int] = {}
 
     def apply(self, command: Command) -> None:
         """Carry out one command in the model and in the director; raises RuleError."""
         if command.verb in "AE":
-            self._scheduler_number(command.scheduler)
+            self._scheduler_number(command.terms.scheduler)
+            if command.terms.engine:
+                raise RuleError("Scheduler or persistence engine not found", 255)
         before = list(self.table.services)
         self.table.apply(command)
         if command.verb == "C":
             for key in before:
                 self._post(mailbox.REMOVE_SERVICE, key)
+            self._rows.clear()
         elif command.verb == "set":
             states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
         elif command.verb in "AED":
             self._apply_service(command)
+        elif command.verb == "Z":
+            self._post(mailbox.ZERO, command.service or ServiceKey(0, 0, 0))
+            if command.service is None:
+                self.estimator.zero()
         else:
             self._apply_server(command)
         if command.verb in "ADC":
@@ -68,15 +99,24 @@ class Manager:
     def _scheduler_number(self, name: str) -> int:
         if name in schedulers.BUILT_IN:
             return schedulers.BUILT_IN.index(name)
-        return self.director.plugins.number(name)
+        if name == "none":
+            return schedulers.NO_SCHEDULER
+        try:
+            return self.director.plugins.number(name)
+        except UsageError:
+            if ":" in name:
+                raise
+            raise RuleError("Scheduler or persistence engine not found", 255) from None
 
-    def _post(self, kind: int, key: Any, **fields: int) -> int:
+    def _post(self, kind: int, key: ServiceKey, **fields: int) -> int:
         result = mailbox.carry_out(
             self.director.tables,
             kind=kind,
             protocol=key.protocol,
             address=key.address,
             port=key.port,
+            mark=key.mark,
+            now_ms=self.clock(),
             **fields,
         )
         if result == mailbox.FULL:
@@ -84,16 +124,31 @@ class Manager:
         return result
 
     def _apply_service(self, command: Command) -> None:
-        kinds = {
-            "A": mailbox.ADD_SERVICE,
-            "E": mailbox.EDIT_SERVICE,
-            "D": mailbox.REMOVE_SERVICE,
-        }
-        number = 0 if command.verb == "D" else self._scheduler_number(command.scheduler)
-        self._post(kinds[command.verb], command.service, scheduler=number)
+        key = command.service
+        assert key is not None
+        if command.verb == "D":
+            self._post(mailbox.REMOVE_SERVICE, key)
+            del self._rows[key]
+            return
+        terms = command.terms
+        kind = mailbox.ADD_SERVICE if command.verb == "A" else mailbox.EDIT_SERVICE
+        try:
+            self._rows[key] = self._post(
+                kind,
+                key,
+                scheduler=self._scheduler_number(terms.scheduler),
+                service_flags=terms.flags,
+                persistent_ms=terms.persistent * 1_000,
+                netmask=terms.netmask,
+            )
+        except RuleError:
+            if command.verb == "A":
+                del self.table.services[key]
+            raise
 
     def _apply_server(self, command: Command) -> None:
         assert command.server is not None
+        assert command.service is not None
         kinds = {"a": mailbox.ADD_SERVER, "e": mailbox.EDIT_SERVER, "d": mailbox.REMOVE_SERVER}
         server = command.server
         self._post(
@@ -103,17 +158,17 @@ class Manager:
             server_port=server.key.port,
             forwarding=server.method,
             weight=server.weight,
+            upper=server.upper,
+            lower=server.lower,
+            tunnel_type=server.tunnel_type,
+            tunnel_port=server.tunnel_port,
+            tunnel_flags=server.tunnel_flags,
         )
         self.director.tell_plugin(self.service_row(command.service))
 
-    def service_row(self, key: Any) -> int:
+    def service_row(self, key: ServiceKey) -> int:
         """Return the director's row of a service, or ``NONE``."""
-        services = self.director.tables.services
-        for row in range(len(services)):
-            entry = services[row]
-            if entry["used"] and (entry["protocol"], entry["address"], entry["port"]) == key:
-                return row
-        return NONE
+        return self._rows.get(key, NONE)
 
     def server_rows(self, service: Service) -> list[int]:
         """Return the director's rows of the service's servers, the newest first."""
@@ -129,7 +184,8 @@ class Manager:
         """Say which addresses are the host's: it answers ARP and pings for a VIP among them."""
         self.local = addresses
         tables = self.director.tables
-        own = sorted({key.address for key in self.table.services} | self.stations)
+        vips = {key.address for key in self.table.services if not key.mark}
+        own = sorted((vips if self.adopts_vips else set()) | self.stations)
         for row, address in enumerate(own):
             entry = tables.own[row]
             entry["address"] = address
@@ -139,16 +195,24 @@ class Manager:
     def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the routing table."""
         tables = self.director.tables
-        ordered = sorted(routes, key=lambda route: (-route.prefix, route.metric))
-        if len(ordered) > len(tables.paths):
-            dropped = len(ordered) - len(tables.paths)
+        ordered = sorted(
+            routes,
+            key=lambda route: (
+                bool(route.mark) or (route.kind != LOCAL_ADDRESS) * 2,
+                -route.prefix,
+                route.metric,
+            ),
+        )
+        limit = int(tables.director[0]["paths_limit"])
+        if len(ordered) > limit:
+            dropped = len(ordered) - limit
             log.error(
                 "%d routes are more than the director holds: the widest are left out", dropped
             )
-            ordered = ordered[: len(tables.paths)]
+            ordered = ordered[:limit]
         for row, route in enumerate(ordered):
             entry = tables.paths[row]
-            mask = (0xFFFF_FFFF << (32 - route.prefix)) & 0xFFFF_FFFF
+            mask = _mask(route.prefix)
             entry["network"] = route.network & mask
             entry["mask"] = mask
             entry["gateway"] = route.gateway
@@ -156,8 +220,24 @@ class Manager:
             entry["port"] = route.port
             entry["mtu"] = route.mtu
             entry["kind"] = route.kind
+            entry["mark"] = route.mark
         tables.director[0]["path_count"] = len(ordered)
-        mailbox.aim_all(tables)
+        mailbox.aim_all(tables.all)
+
+    def set_mark_rules(self, rules: Sequence[MarkRule]) -> None:
+        """Replace what gives packets a firewall mark; the last rule that matches one counts."""
+        tables = self.director.tables
+        if len(rules) > len(tables.mark_rules):
+            raise UsageError(f"{len(rules)} mark rules are more than the director holds")
+        for row, rule in enumerate(rules):
+            entry = tables.mark_rules[row]
+            entry["mark"], entry["protocol"] = rule.mark, rule.protocol
+            entry["first_port"], entry["last_port"] = rule.ports
+            for end in ("source", "destination"):
+                mask = _mask(getattr(rule, f"{end}_prefix"))
+                entry[end] = getattr(rule, end) & mask
+                entry[f"{end}_mask"] = mask
+        tables.director[0]["mark_rule_count"] = len(rules)
 
     def want_servers(self) -> None:
         """Have every real server's next hop resolved before the first packet needs it."""

@@ -9,28 +9,47 @@ from typing import Final, NamedTuple
 from pylvs.errors import RuleError
 from pylvs.wire.text import address_text
 
-PROTOCOLS: Final = {"tcp": 6, "udp": 17}
-PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP"}
+PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
+PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP", 132: "SCTP", 0: "IP"}
 METHODS: Final = {"nat": 0, "tun": 2, "dr": 3}
 METHOD_NAMES: Final = {0: "Masq", 1: "Local", 2: "Tunnel", 3: "Route"}
 MASQUERADE, LOCAL, TUNNEL, ROUTE = range(4)
+TUNNEL_TYPES: Final = ("ipip", "gue", "gre")
+IPIP, GUE, GRE = range(3)
+CHECKSUM, REMOTE_CHECKSUM = 1, 2  # of a tunnel's flags
+
+PERSISTENT, ONE_PACKET = 0x01, 0x04  # of a service's flags
+SCHEDULER_FLAGS: Final = (0x08, 0x10, 0x20)
 
 DEFAULT_SCHEDULER: Final = "wlc"
+ANY_MASK: Final = 0xFFFF_FFFF
 WEIGHT_MAX: Final = 2**31 - 1  # Debian's ipvsadm; upstream stops at 65535
 
 KERNEL_REFUSED: Final = 255
+_INVALID: Final = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
 _MULTICAST_BEGIN: Final = 0xE000_0000
 
 
 class ServiceKey(NamedTuple):
-    """What a virtual service is known by; the address is an int in host order."""
+    """What a virtual service is known by; the address is an int in host order.
+
+    A firewall mark's service has a ``mark``, and nothing else that matters.
+    """
 
     protocol: int
     address: int
     port: int
+    mark: int = 0
 
     def __str__(self) -> str:
+        if self.mark:
+            return f"FWM  {self.mark}"
         return f"{PROTOCOL_NAMES[self.protocol]} {address_text(self.address)}:{self.port}"
+
+
+def marked(mark: int) -> ServiceKey:
+    """Return the key of a firewall mark's service."""
+    return ServiceKey(PROTOCOLS["tcp"], 0, 0, mark)
 
 
 class ServerKey(NamedTuple):
@@ -50,6 +69,22 @@ class Server:
     key: ServerKey
     method: int = ROUTE
     weight: int = 1
+    upper: int = 0
+    lower: int = 0
+    tunnel_type: int = IPIP
+    tunnel_port: int = 0
+    tunnel_flags: int = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a virtual service treats its clients: everything about it but its key and servers."""
+
+    scheduler: str = DEFAULT_SCHEDULER
+    flags: int = 0
+    persistent: int = 0  # seconds
+    netmask: int = ANY_MASK
+    engine: str = ""
 
 
 @dataclass
@@ -57,19 +92,22 @@ class Service:
     """A virtual service; ``servers`` in the order they were added."""
 
     key: ServiceKey
-    scheduler: str = DEFAULT_SCHEDULER
+    terms: Terms = Terms()
     servers: dict[ServerKey, Server] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Command:
-    """One line of ipvsadm: ``verb`` is one of A E D C a e d set."""
+    """One line of ipvsadm; ``verb`` is one of A E D C a e d L Z S R set start stop help version."""
 
     verb: str
     service: ServiceKey | None = None
-    scheduler: str = DEFAULT_SCHEDULER
+    terms: Terms = Terms()
     server: Server | None = None
     timeouts: tuple[int, int, int] = (0, 0, 0)
+    show: frozenset[str] = frozenset()
+    """Of a list: which options were given, by their long names."""
+    daemon: str = ""
 
 
 class Timeouts(NamedTuple):
@@ -96,6 +134,9 @@ class Table:
             self.timeouts = Timeouts(*(new or old for new, old in kept))
         elif command.verb in "AED":
             self._apply_service(command)
+        elif command.verb == "Z":
+            if command.service is not None and command.service not in self.services:
+                raise RuleError("No such service", KERNEL_REFUSED)
         else:
             self._apply_server(command)
 
@@ -105,12 +146,12 @@ class Table:
         if command.verb == "A":
             if key in self.services:
                 raise RuleError("Service already exists", KERNEL_REFUSED)
-            self.services[key] = Service(key, command.scheduler)
+            self.services[key] = Service(key, command.terms)
             return
         if key not in self.services:
             raise RuleError("No such service", KERNEL_REFUSED)
         if command.verb == "E":
-            self.services[key].scheduler = command.scheduler
+            self.services[key].terms = command.terms
         else:
             del self.services[key]
 
@@ -122,19 +163,20 @@ class Table:
             raise RuleError("Service not defined", KERNEL_REFUSED)
         server = command.server
         known = server.key in service.servers
+        if command.verb == "d":
+            if not known:
+                raise RuleError("No such destination", KERNEL_REFUSED)
+            del service.servers[server.key]
+            return
+        if server.lower > server.upper:
+            raise RuleError("Numerical result out of range", KERNEL_REFUSED)
         if command.verb == "a":
             if known:
                 raise RuleError("Destination already exists", KERNEL_REFUSED)
             if server.key.address == 0 or server.key.address >= _MULTICAST_BEGIN:
-                raise RuleError(
-                    "Invalid operation.  Possibly wrong module version, address not unicast, ...",
-                    KERNEL_REFUSED,
-                )
+                raise RuleError(_INVALID, KERNEL_REFUSED)
             service.servers[server.key] = server
         elif not known:
             raise RuleError("No such destination", KERNEL_REFUSED)
-        elif command.verb == "e":
-            old = service.servers[server.key]
-            service.servers[server.key] = replace(old, method=server.method, weight=server.weight)
         else:
-            del service.servers[server.key]
+            service.servers[server.key] = replace(server)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from typing import Final
 
-from pylvs.control.instance import state_directory
+from pylvs.control.network.instance import state_directory
 from pylvs.errors import HostError
 from pylvs.wire.text import address_text
 

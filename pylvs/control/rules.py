@@ -1,245 +1,303 @@
 """Rules text: what ``ipvsadm -S`` prints and ``ipvsadm -R`` reads, a command a line.
 
-    -A -t 192.0.2.10:80 -s wrr
+    -A -t 192.0.2.10:80 -s wrr -p 300
     -a -t 192.0.2.10:80 -r 10.0.0.11:8080 -m -w 3
 
-Options, defaults and phrases are ipvsadm 1.31's.  Beyond it, blank lines and ``#`` comments are
-allowed.  An option that pylvs does not have yet is named and refused.
+Options, defaults and phrases are ipvsadm 1.31's.  In files, blank lines and ``#`` comments are
+allowed beyond it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
+from pylvs.control.grammar import TRY, USAGE, Line, check, take_apart
 from pylvs.control.model import (
+    ANY_MASK,
+    CHECKSUM,
     DEFAULT_SCHEDULER,
+    GRE,
+    GUE,
+    IPIP,
+    KERNEL_REFUSED,
     MASQUERADE,
+    ONE_PACKET,
+    PERSISTENT,
     PROTOCOLS,
+    REMOTE_CHECKSUM,
     ROUTE,
+    SCHEDULER_FLAGS,
     TUNNEL,
+    TUNNEL_TYPES,
     WEIGHT_MAX,
     Command,
     Server,
     ServerKey,
     ServiceKey,
     Table,
+    Terms,
+    marked,
 )
 from pylvs.errors import RuleError, UsageError
 from pylvs.wire.text import address_of
 
-_COMMANDS: Final = {
-    "A": ("add-service", "A"),
-    "E": ("edit-service", "E"),
-    "D": ("delete-service", "D"),
-    "C": ("clear", "C"),
-    "a": ("add-server", "a"),
-    "e": ("edit-server", "e"),
-    "d": ("delete-server", "d"),
-}
-_COMMAND_BY_NAME: Final = dict(_COMMANDS.values()) | {"set": "set"}
-
-# Short letter, long name, takes an argument.
-_OPTIONS: Final = (
-    ("t", "tcp-service", True),
-    ("u", "udp-service", True),
-    ("s", "scheduler", True),
-    ("r", "real-server", True),
-    ("m", "masquerading", False),
-    ("g", "gatewaying", False),
-    ("i", "ipip", False),
-    ("w", "weight", True),
-    ("n", "numeric", False),
-    ("f", "fwmark-service", True),
-    ("6", "ipv6", False),
-    ("p", "persistent", False),
-    ("M", "netmask", True),
-    ("o", "ops", False),
-    ("b", "sched-flags", True),
-    ("x", "u-threshold", True),
-    ("y", "l-threshold", True),
-    ("", "pe", True),
-    ("", "sctp-service", True),
-    ("", "tun-type", True),
-    ("", "tun-port", True),
-    ("", "tun-nocsum", False),
-    ("", "tun-csum", False),
-    ("", "tun-remcsum", False),
-)
-_LONG_BY_SHORT: Final = {short: name for short, name, _ in _OPTIONS if short}
-_TAKES_ARGUMENT: Final = {name: takes for _, name, takes in _OPTIONS}
-_NOT_BUILT: Final = {name for _, name, _ in _OPTIONS[9:]}
-_KERNEL_SCHEDULERS: Final = frozenset(
-    ["lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos"]
-)
-_PERMITTED: Final = {
-    "A": {"scheduler"},
-    "E": {"scheduler"},
-    "D": set[str](),
-    "a": {"real-server", "forwarding-method", "weight"},
-    "e": {"real-server", "forwarding-method", "weight"},
-    "d": {"real-server"},
-}
-_TRY: Final = "Try `ipvsadm -h' or 'ipvsadm --help' for more information."
 _METHODS: Final = {"masquerading": MASQUERADE, "gatewaying": ROUTE, "ipip": TUNNEL}
-
-
-@dataclass
-class _Line:
-    """A line taken apart: the command, and each option's argument under its long name."""
-
-    verb: str
-    options: dict[str, str]
-    arguments: list[str]
+_PERSISTENT_DEFAULT: Final = 360
+_PERSISTENT_MAX: Final = 31 * 86_400
+_MARK_MAX: Final = 2**32 - 1
+_PORT_MAX: Final = 65_535
+_TIMEOUT_MAX: Final = 2**31 // 1_000
+_FLAG_NAMES: Final = {
+    "flag-1": (0, ""), "flag-2": (1, ""), "flag-3": (2, ""),
+    "sh-fallback": (0, "sh"), "sh-port": (1, "sh"),
+    "mh-fallback": (0, "mh"), "mh-port": (1, "mh"),
+}  # fmt: skip
+_TUNNEL_SUMS: Final = {
+    "tun-nocsum": 0,
+    "tun-csum": CHECKSUM,
+    "tun-remcsum": REMOTE_CHECKSUM,
+}
 
 
 def parse_line(words: list[str]) -> Command:
     """Return the command that the words of one line give; raises RuleError."""
-    line = _take_apart([word for word in words if word != "ipvsadm"])
-    if line.verb == "C":
-        return Command("C")
-    if line.verb == "set":
-        return Command("set", timeouts=_timeouts(line.arguments))
+    words = [word for word in words if word != "ipvsadm"]
+    if not words:
+        raise RuleError(TRY, USAGE)
+    line = take_apart(words)
+    if line.verb in ("start", "stop"):
+        return _daemon(line)
+    service = _service_key(line)
+    timeouts = _timeouts(line) if line.verb == "set" else (0, 0, 0)
+    terms = _terms(line) if line.verb in "AE" else Terms()
+    server = _server(line, service) if line.verb in "aed" else None
     if line.arguments:
         raise RuleError(f"unexpected argument {line.arguments[0]}")
-    _check_options(line)
-    service = _service_key(line.options)
-    if line.verb in "AED":
-        if service.port == 0 and line.verb == "A":
-            raise RuleError("Zero port specified for non-persistent service")
-        scheduler = line.options.get("scheduler", DEFAULT_SCHEDULER)
-        if scheduler in _KERNEL_SCHEDULERS:
-            raise RuleError(f"scheduler {scheduler} is not built yet; rr, wrr, lc and wlc are")
-        return Command(line.verb, service, scheduler)
-    return Command(line.verb, service, server=_server(line, service))
+    check(line)
+    if line.verb in "AE":
+        assert service is not None
+        _check_service(service, terms)
+    if line.verb in "ae":
+        _check_tunnel(line, server)
+    show = frozenset(name for _, name, _ in line.options)
+    return Command(line.verb, service, terms, server, timeouts, show)
 
 
-def _take_apart(words: list[str]) -> _Line:
-    if not words:
-        raise RuleError(_TRY, 255)
-    first, rest = words[0], words[1:]
-    if first.startswith("--"):
-        verb = _COMMAND_BY_NAME.get(first[2:], "")
-    elif first.startswith("-") and len(first) > 1:
-        verb = first[1] if first[1] in _COMMANDS else ""
-        if len(first) > 2:
-            rest = ["-" + first[2:], *rest]
-    else:
-        verb = ""
-    if not verb:
-        raise RuleError(_TRY, 255)
-    line = _Line(verb, {}, [])
-    queue = list(rest)
-    while queue:
-        word = queue.pop(0)
-        if verb == "set" or not word.startswith("-") or word == "-":
-            line.arguments.append(word)
-        elif word.startswith("--"):
-            _take_long(line, word, queue)
-        else:
-            _take_short(line, word, queue)
-    return line
+def number_of(text: str, low: int, high: int) -> int | None:
+    """Return a number as ipvsadm reads one (C's notations), or None when it is none or outside."""
+    try:
+        base = 16 if text[:2] in ("0x", "0X") else 8 if text[:1] == "0" and len(text) > 1 else 10
+        value = int(text, base) if text.isascii() and "_" not in text else None
+    except ValueError:
+        return None
+    return value if value is not None and low <= value <= high else None
 
 
-def _take_long(line: _Line, word: str, queue: list[str]) -> None:
-    name, equals, value = word[2:].partition("=")
-    if name in _COMMAND_BY_NAME:
-        raise RuleError(f"invalid option `{word}'")
-    if name not in _TAKES_ARGUMENT:
-        raise RuleError(f"{word}: unknown option", 255)
-    if _TAKES_ARGUMENT[name] and not equals:
-        if not queue:
-            raise RuleError(f"{word}: missing argument", 255)
-        value = queue.pop(0)
-    _set_option(line, name, value)
-
-
-def _take_short(line: _Line, word: str, queue: list[str]) -> None:
-    letters = word[1:]
-    while letters:
-        letter, letters = letters[0], letters[1:]
-        if letter in _COMMANDS:
-            raise RuleError(f"invalid option `-{letter}'")
-        if letter not in _LONG_BY_SHORT:
-            raise RuleError(f"-{letter}: unknown option", 255)
-        name = _LONG_BY_SHORT[letter]
-        value = ""
-        if _TAKES_ARGUMENT[name]:
-            value, letters = letters.removeprefix("="), ""
-            if not value:
-                if not queue:
-                    raise RuleError(f"-{letter}: missing argument", 255)
-                value = queue.pop(0)
-        _set_option(line, name, value)
-
-
-def _set_option(line: _Line, name: str, value: str) -> None:
-    if name in _NOT_BUILT:
-        raise RuleError(f"option --{name} is not built yet")
-    shown = name
-    if name in ("tcp-service", "udp-service"):
-        value = f"{name[:3]} {value}"
-        shown = "service-address"
-    elif name in _METHODS:
-        value = name
-        shown = "forwarding-method"
-    if shown in line.options:
-        raise RuleError(f"multiple '{shown}' options specified")
-    line.options[shown] = value
-
-
-def _check_options(line: _Line) -> None:
-    name = _COMMANDS[line.verb][0]
-    required = ["service-address"] + (["real-server"] if line.verb in "aed" else [])
-    for option in required:
-        if option not in line.options:
-            raise RuleError(f"You need to supply the '{option}' option for the '{name}' command")
-    for option in line.options:
-        if option not in required and option not in _PERMITTED[line.verb]:
-            raise RuleError(f"Illegal '{option}' option with the '{name}' command")
+def _host(text: str) -> int:
+    """Return the address of a host; raises ValueError."""
+    if ":" in text:
+        raise RuleError(f"{text}: IPv6 is not built yet; give an IPv4 address")
+    return address_of(text)
 
 
 def parse_endpoint(text: str, default_port: int) -> tuple[int, int]:
     """Return (address, port) of ``host[:port]``; raises ValueError."""
+    if text.startswith("["):
+        if "]:" not in text:
+            raise ValueError(f"{text!r} lacks its bracket")
+        raise RuleError(f"{text}: IPv6 is not built yet; give an IPv4 address")
+    if text.count(":") > 1:
+        return _host(text), default_port
     host, colon, port_text = text.partition(":")
-    port = default_port
+    port: int | None = default_port
     if colon:
-        if not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65_535:
+        port = number_of(port_text, 0, _PORT_MAX)
+        if port is None:
             raise ValueError(f"{port_text!r} is not a port")
-        port = int(port_text)
-    return address_of(host), port
+    assert port is not None
+    return _host(host), port
 
 
-def _service_key(options: dict[str, str]) -> ServiceKey:
-    protocol, _, text = options["service-address"].partition(" ")
+def _service_key(line: Line) -> ServiceKey | None:
+    for shown, name, value in line.options:
+        if name == "ipv6":
+            if not line.has("service-address"):
+                raise RuleError("-6 used before -f\n")
+            raise RuleError("IPv6 is not built yet")
+        if shown != "service-address":
+            continue
+        if name == "fwmark-service":
+            mark = number_of(value, 1, _MARK_MAX)
+            if mark is None:
+                raise RuleError(f"invalid fwmark value `{value}' specified")
+            return marked(mark)
+        try:
+            address, port = parse_endpoint(value, 0)
+        except ValueError:
+            raise RuleError("illegal virtual server address[:port] specified") from None
+        return ServiceKey(PROTOCOLS[name.partition("-")[0]], address, port)
+    return None
+
+
+def _terms(line: Line) -> Terms:
+    flags = 0
+    persistent = 0
+    netmask = ANY_MASK
+    if line.has("persistent"):
+        text = line.value("persistent")
+        seconds = number_of(text, 1, _PERSISTENT_MAX) if text else _PERSISTENT_DEFAULT
+        if seconds is None:
+            raise RuleError(f"invalid timeout value `{text}' specified")
+        flags |= PERSISTENT
+        persistent = seconds
+    if line.has("netmask"):
+        try:
+            netmask = _host(line.value("netmask"))
+        except ValueError:
+            raise RuleError("illegal virtual server persistent mask specified") from None
+    if line.has("ops"):
+        flags |= ONE_PACKET
+    scheduler = line.value("scheduler", DEFAULT_SCHEDULER)
+    flags |= _scheduler_flags(line, scheduler)
+    return Terms(scheduler, flags, persistent, netmask, line.value("pe"))
+
+
+def _scheduler_flags(line: Line, scheduler: str) -> int:
+    flags = 0
+    for name in line.value("sched-flags").split(",") if line.has("sched-flags") else ():
+        if name not in _FLAG_NAMES:
+            raise RuleError(f"invalid scheduler flag `{name}'")
+        number, owner = _FLAG_NAMES[name]
+        if owner and owner != scheduler:
+            raise RuleError(f"incompatible scheduler flag `{name}'")
+        flags |= SCHEDULER_FLAGS[number]
+    return flags
+
+
+def _check_service(service: ServiceKey, terms: Terms) -> None:
+    if not service.mark and not service.port and not terms.flags & PERSISTENT:
+        raise RuleError("Zero port specified for non-persistent service")
+    udp = service.protocol == PROTOCOLS["udp"] or service.mark
+    if terms.flags & ONE_PACKET and not udp:
+        raise RuleError("One-Packet Scheduling is only for UDP virtual services")
+
+
+def _limit(line: Line, shown: str, phrase: str, default: int) -> int:
+    value = number_of(line.value(shown, str(default)), 0, WEIGHT_MAX)
+    if value is None:
+        raise RuleError(phrase)
+    return value
+
+
+def _server(line: Line, service: ServiceKey | None) -> Server | None:
+    if not line.has("real-server"):
+        return None
+    port = service.port if service else 0
     try:
-        address, port = parse_endpoint(text, 0)
-    except ValueError:
-        raise RuleError("illegal virtual server address[:port] specified") from None
-    return ServiceKey(PROTOCOLS[protocol], address, port)
-
-
-def _server(line: _Line, service: ServiceKey) -> Server:
-    try:
-        address, port = parse_endpoint(line.options["real-server"], service.port)
+        address, port = parse_endpoint(line.value("real-server"), port)
     except ValueError:
         raise RuleError("illegal real server address[:port] specified") from None
-    method = _METHODS[line.options.get("forwarding-method", "gatewaying")]
-    if method != MASQUERADE and line.verb != "d":
+    method = ROUTE
+    for shown, name, _ in line.options:
+        if shown == "forwarding-method":
+            method = _METHODS[name]
+    if method != MASQUERADE and line.verb != "d" and service and not service.mark:
         port = service.port  # ipvsadm overwrites it without a word
-    weight_text = line.options.get("weight", "1")
-    if not weight_text.isascii() or not weight_text.isdigit() or int(weight_text) > WEIGHT_MAX:
-        raise RuleError("illegal weight specified")
-    return Server(ServerKey(address, port), method, int(weight_text))
+    weight = _limit(line, "weight", "illegal weight specified", 1)
+    upper = _limit(line, "u-threshold", "illegal u_threshold specified", 0)
+    lower = _limit(line, "l-threshold", "illegal l_threshold specified", 0)
+    return Server(ServerKey(address, port), method, weight, upper, lower, *_tunnel(line))
 
 
-def _timeouts(arguments: list[str]) -> tuple[int, int, int]:
-    if len(arguments) != 3:
+def _tunnel(line: Line) -> tuple[int, int, int]:
+    """Return the type, port and flags of a server's tunnel."""
+    name = line.value("tun-type", "ipip")
+    if name not in TUNNEL_TYPES:
+        raise RuleError("illegal tunnel type specified")
+    port = 0
+    if line.has("tun-port"):
+        given = number_of(line.value("tun-port"), 1, _PORT_MAX)
+        if given is None:
+            raise RuleError("illegal tunnel port specified")
+        port = given
+    flags = 0
+    for shown, flag in _TUNNEL_SUMS.items():
+        if line.has(shown):
+            flags |= flag
+    return TUNNEL_TYPES.index(name), port, flags
+
+
+def _check_tunnel(line: Line, server: Server | None) -> None:
+    assert server is not None
+    kind = server.tunnel_type
+    name = TUNNEL_TYPES[kind]
+    given = [option for option in ("tun-type", "tun-port", *_TUNNEL_SUMS) if line.has(option)]
+    if given and server.method != TUNNEL:
+        raise RuleError("Tunnel options conflict with forward method")
+    illegal = {
+        IPIP: ["tun-port", *_TUNNEL_SUMS],
+        GUE: [],
+        GRE: ["tun-port", "tun-remcsum"],
+    }[kind]
+    if kind == GUE and not line.has("tun-port"):
+        raise RuleError(f"You need to supply the 'tun-port' option for the '{name}' tunnel type")
+    for option in illegal:
+        if line.has(option):
+            raise RuleError(f"Illegal '{option}' option with the '{name}' tunnel type")
+    sums = [option for option in _TUNNEL_SUMS if line.has(option)]
+    if len(sums) > 1:
+        raise RuleError(
+            f"The option '{sums[1]}' conflicts with the '{sums[0]}' option in the '{name}' "
+            "tunnel type"
+        )
+
+
+def _timeouts(line: Line) -> tuple[int, int, int]:
+    given, line.arguments = line.arguments[:3], line.arguments[3:]
+    if len(given) < 3:
         raise RuleError("--set option requires 3 timeout values")
-    for text in arguments:
-        if not text.isascii() or not text.isdigit() or int(text) >= 2**31 // 1_000:
+    values = []
+    for text in given:
+        value = number_of(text, 0, _TIMEOUT_MAX)
+        if value is None:
             raise RuleError(f"invalid timeout value `{text}' specified")
-    tcp, tcp_fin, udp = map(int, arguments)
-    return tcp, tcp_fin, udp
+        values.append(value)
+    return values[0], values[1], values[2]
+
+
+def _daemon(line: Line) -> Command:
+    """Check what starts or stops the synchronisation daemon, which pylvs does not have yet."""
+    if not line.arguments:
+        raise RuleError(TRY, USAGE)
+    role = line.arguments.pop(0)
+    if role not in ("master", "backup"):
+        phrase = "start-daemon parameter" if line.verb == "start" else "start_daemon"
+        raise RuleError(f"illegal {phrase} specified")
+    limits = {
+        "syncid": (0, 255),
+        "mcast-port": (1, _PORT_MAX),
+        "mcast-ttl": (1, 255),
+        "sync-maxlen": (1, 65_507),
+    }
+    for shown, _, value in line.options:
+        if shown in limits and number_of(value, *limits[shown]) is None:
+            raise RuleError(f"illegal {shown} specified")
+        if shown == "mcast-group":
+            _check_group(value)
+    if line.arguments:
+        raise RuleError(f"unexpected argument {line.arguments[0]}")
+    check(line)
+    if line.verb == "stop":
+        raise RuleError("No daemon is running", KERNEL_REFUSED)
+    raise RuleError("the synchronisation daemon is not built yet", KERNEL_REFUSED)
+
+
+def _check_group(text: str) -> None:
+    try:
+        multicast = 0xE000_0000 <= _host(text) < 0xF000_0000
+    except ValueError:
+        multicast = False
+    if not multicast:
+        raise RuleError(f"invalid IPv4 mcast-group `{text}'")
 
 
 def parse_text(lines: Iterable[str], name: str) -> list[Command]:
@@ -256,6 +314,8 @@ def parse_text(lines: Iterable[str], name: str) -> list[Command]:
             continue
         try:
             command = parse_line(words)
+            if command.verb not in ("A", "E", "D", "C", "a", "e", "d", "set"):
+                raise RuleError(f"{words[0]} changes no rule")
             table.apply(command)
         except RuleError as error:
             faults.append(f"{name}:{number}: {error}")

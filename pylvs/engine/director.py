@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from pylvs.engine.chores import do_chores
 from pylvs.engine.forward import forward, leave_born
 from pylvs.engine.match import match
 from pylvs.engine.parse import parse
 from pylvs.forwarding.transmit import release
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
-from pylvs.host import arp
+from pylvs.host import arp, fragments
 from pylvs.jit import compiled, door, records
 from pylvs.schedulers import FAILED
 from pylvs.schedulers.plugin import Plugins
@@ -25,6 +26,8 @@ from pylvs.tables.layouts import (
     HASH_BITS,
     HELD_LIMIT,
     HELD_SLOT,
+    REASSEMBLY_LIMIT,
+    REASSEMBLY_SLOT,
     Limits,
     Tables,
     new_tables,
@@ -34,14 +37,15 @@ SCRATCH_SIZE: Final = BORN_LIMIT * 2_048
 SWEEP_LIMIT: Final = 1_024  # rows and ticks a breath looks at; about 50 us
 NEW_BATCH: Final = -1
 PLUGIN_ERRORS_LIMIT: Final = 16
-OWN_MEMORY: Final = SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT
-"""Bytes of memory the director itself needs: scratch, then the frames on hold."""
+OWN_MEMORY: Final = SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT + REASSEMBLY_LIMIT * REASSEMBLY_SLOT
+"""Bytes of memory the director itself needs: scratch, frames on hold, packets in fragments."""
 
 
 @compiled
 def begin_batch(tables):
     """Forget the last batch: its freed rows and its scratch may be used again."""
     connections.begin_batch(tables)
+    fragments.begin_batch(tables)
     director = tables.director[0]
     director.born = 0
     director.leaving = 0
@@ -49,18 +53,23 @@ def begin_batch(tables):
 
 
 @door
-def direct(tables, memory, frames, count, start, now_ms):
+def direct(world, memory, frames, count, start, now_ms):
     """Run one batch when ``start`` is ``NEW_BATCH``, else the rest of one from that frame on.
 
-    ``memory`` is uint8[...], ``frames`` FRAME[>= count + BORN_LIMIT], ``now_ms`` monotonic.
+    ``world`` is TABLES[1], ``memory`` uint8[...], ``frames`` FRAME[>= count + BORN_LIMIT], ``now_ms`` monotonic.
     Returns ``count`` when all frames have their verdict, else the row of a frame to ASK about: set
     its ``server`` and call again with that ``start``.
     """
+    tables = world[0]
     if start == NEW_BATCH:
         start = 0
         begin_batch(tables)
+        do_chores(tables, now_ms)
+        if tables.director[0].reassembly_count:
+            fragments.expire(tables, memory, frames, count, now_ms)
+            leave_born(tables, frames, count, 0)
         parse(tables, memory, frames, count, now_ms)
-    asks = match(tables, frames, count, start, now_ms)
+    asks = match(tables, memory, frames, count, start, now_ms)
     if asks < count:
         return asks
     forward(tables, memory, frames, count, now_ms)
@@ -75,17 +84,18 @@ def direct(tables, memory, frames, count, start, now_ms):
 
 
 @door
-def announce(tables, memory, frames):
+def announce(world, memory, frames):
     """Give birth to an announcement of every own address, as a batch of its own."""
+    tables = world[0]
     begin_batch(tables)
     arp.announce(tables, memory, frames, 0)
     leave_born(tables, frames, 0, 0)
 
 
 @door
-def sweep(tables, now_ms, exact):
+def sweep(world, now_ms, exact):
     """Remove connections that are due; return whether none is left.  See ``connections.sweep``."""
-    return connections.sweep(tables, now_ms, SWEEP_LIMIT, exact)
+    return connections.sweep(world[0], now_ms, SWEEP_LIMIT, exact)
 
 
 class Director:
@@ -116,12 +126,13 @@ class Director:
         state["scratch_begin"] = own_begin
         state["scratch_size"] = SCRATCH_SIZE
         state["held_begin"] = own_begin + SCRATCH_SIZE
+        state["reassembly_begin"] = own_begin + SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT
 
     def direct(self, count: int, now_ms: int) -> None:
         """Run the batch in ``frames[0 .. count]``, asking plug-in schedulers on the way."""
         start = NEW_BATCH
         while True:
-            start = int(direct(self.tables, self.memory, self.frames, count, start, now_ms))
+            start = int(direct(self.tables.all, self.memory, self.frames, count, start, now_ms))
             if start == count:
                 return
             self.ask(start)
@@ -149,7 +160,7 @@ class Director:
 
     def expire(self, now_ms: int) -> None:
         """Remove every connection that is due at ``now_ms``, however long it takes."""
-        while not sweep(self.tables, now_ms, True):
+        while not sweep(self.tables.all, now_ms, True):
             pass
 
     def leaving(self) -> list[int]:

@@ -1,20 +1,24 @@
 """Stage four: every frame as it leaves, and what its sender is told when it cannot.
 
 request -> TTL, size -> masquerade | route | tunnel -> next hop
-reply   -> TTL, size -> masquerade backwards        -> next hop
+reply   ->              masquerade backwards        -> next hop      the router's part came before
+others  ->              an answer, or plain forwarding, where no host stack sees them
 """
 
 from numpy import int64
 
-from pylvs.forwarding import masquerade, segments, tunnel
+from pylvs.forwarding import masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
-from pylvs.frames import NONE, OUTPUT, Reason, Verdict
-from pylvs.host import resets, routing
-from pylvs.host.errors import OWN, send_error
-from pylvs.jit import compiled
-from pylvs.tables import paths, services
+from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NONE, Reason, Verdict
+from pylvs.host import answers, routing
+from pylvs.host.errors import send_error
+from pylvs.jit import apart, compiled
+from pylvs.tables import paths, servers
 from pylvs.tables.layouts import FORWARDING_MASK, MASQUERADE, TUNNEL, UNICAST
-from pylvs.wire import ethernet, icmp, ipv4
+from pylvs.wire import icmp, ipv4
+from pylvs.wire.memory import load_u16, load_u32
+
+MTU_MIN = 68  # RFC 791; a path with less room than this inside a tunnel is of no use
 
 
 @compiled
@@ -24,16 +28,15 @@ def forward(tables, memory, frames, count, now_ms):
     for row in range(count):
         frame = frames[row]
         already_born = director.born
-        if frame.reason == Reason.FORWARDED:
+        reason = frame.reason
+        if reason == Reason.FORWARDED or reason == Reason.RELATED or reason == Reason.BYPASSED:
             _forward_request(tables, memory, frames, count, frame, now_ms)
-        elif frame.reason == Reason.REPLIED:
+        elif reason == Reason.REPLIED or reason == Reason.RELATED_REPLY:
             _forward_reply(tables, memory, frames, count, frame, now_ms)
-        elif frame.reason == Reason.ROUTED:
-            _route(tables, memory, frames, count, frame, now_ms)
-        elif frame.reason == Reason.STRAY:
-            resets.send_reset(tables, memory, frames, count, frame, now_ms)
-        elif frame.reason == Reason.NO_SERVER:
-            _unreachable(tables, memory, frames, count, frame, icmp.PORT_UNREACHABLE, now_ms)
+        elif director.hosted or reason != Reason.NOT_OURS:
+            _forward_other(tables, memory, frames, count, frame, now_ms)
+        elif answers.is_ping_to_own(tables, memory, frame):
+            _answer(tables, memory, frames, count, frame, now_ms)
         _leave(director, frames, row)
         leave_born(tables, frames, count, already_born)
 
@@ -53,68 +56,157 @@ def leave_born(tables, frames, count, first):
         _leave(director, frames, row)
 
 
+@apart
+def _forward_other(tables, memory, frames, count, frame, now_ms):
+    reason = frame.reason
+    if reason == Reason.TUNNEL_ERROR:
+        _tell_client(tables, memory, frames, count, frame, now_ms)
+    elif reason == Reason.ROUTED:
+        _route(tables, memory, frames, count, frame, now_ms)
+    elif reason == Reason.OBSERVED:
+        if frame.verdict == Verdict.TRANSMIT:
+            _send_on(tables, memory, frames, count, frame, now_ms)
+    elif reason == Reason.STRAY:
+        _answer(tables, memory, frames, count, frame, now_ms)
+        frame.reason = Reason.STRAY
+    elif reason == Reason.NOT_OURS:
+        if frame.family == 4:
+            _play_host(tables, memory, frames, count, frame, now_ms)
+    elif frame.verdict == Verdict.DROP:
+        _tell_sender(tables, memory, frames, count, frame, now_ms)
+
+
+@apart
+def _tell_sender(tables, memory, frames, count, frame, now_ms):
+    """Send the ICMP error that a frame's earlier fate asks for."""
+    reason = frame.reason
+    type_, code, detail = icmp.UNREACHABLE, icmp.PORT_UNREACHABLE, icmp.NO_DETAIL
+    if reason == Reason.TIME_EXCEEDED:
+        type_, code = icmp.TIME_EXCEEDED, icmp.IN_TRANSIT
+    elif reason == Reason.TOO_BIG:
+        code = icmp.FRAGMENTATION_NEEDED
+        destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+        detail = int64(tables.paths[paths.find_marked(tables, destination, frame.mark)].mtu)
+    elif reason == Reason.NO_ROUTE:
+        code = icmp.NET_UNREACHABLE
+    elif reason == Reason.BAD_OPTIONS:
+        type_, code, detail = icmp.PARAMETER_PROBLEM, 0, frame.server << 24
+    elif reason != Reason.NO_SERVER and reason != Reason.NOT_OF_A_SERVER:
+        return
+    error = count + tables.director[0].born
+    if (
+        send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms)
+        and frame.connection != NONE
+    ):
+        _charge_error(tables, frame.connection, frames[error].packet_size)
+
+
 @compiled
-def _unreachable(tables, memory, frames, count, frame, code, now_ms):
-    vip = frame.destination
-    send_error(
-        tables, memory, frames, count, frame, icmp.UNREACHABLE, code, icmp.NO_DETAIL, vip, now_ms
-    )
+def _charge_error(tables, row, size):
+    """Count an error about a DR or TUN connection: Linux's out handler sees it go by as a reply."""
+    entry = tables.connections[row]
+    if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE or entry.server == NONE:
+        return
+    if tables.servers[entry.server].available:
+        servers.charge_reply(tables, int64(entry.server), size)
 
 
 @compiled
 def _forward_request(tables, memory, frames, count, frame, now_ms):
     entry = tables.connections[frame.connection]
-    server = tables.servers[entry.server]
     method = int64(entry.conn_flags) & FORWARDING_MASK
+    if entry.server == NONE:
+        _bypass(tables, memory, frames, count, frame, now_ms)
+        return
+    server = tables.servers[entry.server]
     path_row = int64(server.path)
     if path_row == NONE:
-        _unreachable(tables, memory, frames, count, frame, icmp.HOST_UNREACHABLE, now_ms)
-        discard(frame, Reason.NO_ROUTE)
+        _lose(tables, memory, frames, count, frame, server, method, now_ms)
         return
     path = tables.paths[path_row]
-    if not _may_leave(tables, memory, frames, count, frame, method, int64(path.mtu), now_ms):
+    mtu = int64(path.mtu)
+    if tables.director[0].exception_count:
+        mtu = _known_mtu(tables, server, mtu, now_ms)
+    if not _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
         return
+    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
+        routing.finish_options(memory, frame, 0)
     if method == TUNNEL:
-        _tunnel(tables, memory, frames, count, frame, server, int64(path.source), now_ms)
+        _tunnel(tables, memory, frames, count, frame, server, int64(path.source), mtu, now_ms)
         return
     if method == MASQUERADE:
-        masquerade.translate_request(memory, frame, entry)
-    send(tables, memory, frame, path_row, int64(server.neighbour), now_ms)
+        if frame.quotes:
+            related.translate_in(memory, frame, entry)
+        else:
+            masquerade.translate_request(memory, frame, entry)
+    hop = int64(server.neighbour)
+    send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
+
+
+@apart
+def _known_mtu(tables, server, mtu, now_ms):
+    """Return the MTU of the server's route, which looks for what errors told as it is used."""
+    server.exception = paths.exception_to(tables, int64(server.address), now_ms)
+    if server.exception == NONE:
+        return mtu
+    return min(mtu, int64(tables.exceptions[server.exception].mtu))
+
+
+@apart
+def _lose(tables, memory, frames, count, frame, server, method, now_ms):
+    """There is no way to the real server: it is the director itself, or cannot be reached."""
+    if not server.local:
+        type_, code, detail = icmp.UNREACHABLE, icmp.HOST_UNREACHABLE, icmp.NO_DETAIL
+        send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms)
+        discard(frame, Reason.NO_ROUTE)
+    elif frame.quotes:
+        discard(frame, Reason.DISCARDED)
+    else:
+        entry = tables.connections[frame.connection]
+        if method == MASQUERADE:
+            masquerade.translate_request(memory, frame, entry)
+            frame.destination = int64(entry.server_address)
+            frame.destination_port = int64(entry.server_port)
+        row = answers.answer(tables, memory, frames, count, frame, now_ms)
+        if row != NONE:
+            if method == MASQUERADE:
+                masquerade.translate_reply(memory, frames[row], entry)
+            _send_reset(tables, memory, frames, count, row, now_ms)
 
 
 @compiled
-def _may_leave(tables, memory, frames, count, frame, method, mtu, now_ms):
-    """Take one from the TTL and see whether the packet fits; if not, the client was told.
-
-    Linux's out handler sees the error it sends for a DR or TUN connection go by, as related to
-    it, and counts it as a reply.
-    """
-    vip = frame.destination
+def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
+    """Take one from the TTL and see whether the packet fits; if not, the client was told."""
     error = count + tables.director[0].born
-    allowed = routing.outlives(tables, memory, frames, count, frame, vip, now_ms)
+    allowed = routing.outlives(tables, memory, frames, count, frame, now_ms)
     if allowed:
         ipv4.decrement_ttl(memory, frame.ip)
         if method == TUNNEL:
-            mtu -= tunnel.OVERHEAD
-        allowed = routing.fits(tables, memory, frames, count, frame, mtu, vip, now_ms)
-    if method != MASQUERADE and count + tables.director[0].born > error:
-        server = int64(tables.connections[frame.connection].server)
-        services.charge_reply(tables, server, frames[error].length - ethernet.HEADER_SIZE)
+            mtu -= tunnel.overhead(server)
+            if mtu < MTU_MIN:
+                discard(frame, Reason.NO_ROUTE)
+                return False
+            if not tables.director[0].pmtu_disc:
+                return True
+        if frame.quotes:
+            return True
+        allowed = routing.fits(tables, memory, frames, count, frame, mtu, now_ms)
+    if count + tables.director[0].born > error:
+        _charge_error(tables, frame.connection, frames[error].packet_size)
     return allowed
 
 
 @compiled
-def _tunnel(tables, memory, frames, count, frame, server, source, now_ms):
+def _tunnel(tables, memory, frames, count, frame, server, source, mtu, now_ms):
     """Encapsulate the packet, or each packet of a GSO frame."""
-    destination = int64(server.address)
-    path_row, neighbour = int64(server.path), int64(server.neighbour)
+    path_row, hop = int64(server.path), int64(server.neighbour)
     if frame.segment_kind == segments.GSO_NONE:
         segments.finish_checksum(memory, frame)
-        tunnel.encapsulate(tables, memory, frame, source, destination)
-        send(tables, memory, frame, path_row, neighbour, now_ms)
+        tunnel.encapsulate(tables, memory, frame, server, source)
+        send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
         return
     if not segments.can_cut(memory, frame):
-        discard(frame, Reason.UNFRAGMENTED)
+        discard(frame, Reason.UNCUT)
         return
     first = count + tables.director[0].born
     if not segments.cut(tables, memory, frames, count, frame):
@@ -122,40 +214,132 @@ def _tunnel(tables, memory, frames, count, frame, server, source, now_ms):
         return
     discard(frame, Reason.FORWARDED)  # its segments leave in its place
     for row in range(first, count + tables.director[0].born):
-        tunnel.encapsulate(tables, memory, frames[row], source, destination)
-        send(tables, memory, frames[row], path_row, neighbour, now_ms)
+        tunnel.encapsulate(tables, memory, frames[row], server, source)
+        send(tables, memory, frames, count, frames[row], path_row, hop, mtu, now_ms)
+
+
+@apart
+def _bypass(tables, memory, frames, count, frame, now_ms):
+    """Send a packet without a server on to where it was addressed."""
+    destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    path_row = paths.find(tables, destination)
+    if path_row == NONE or tables.paths[path_row].kind != UNICAST:
+        discard(frame, Reason.NO_ROUTE)
+        return
+    if not routing.outlives(tables, memory, frames, count, frame, now_ms):
+        return
+    ipv4.decrement_ttl(memory, frame.ip)
+    mtu = int64(tables.paths[path_row].mtu)
+    if routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
+        send_to(tables, memory, frames, count, frame, destination, now_ms)
 
 
 @compiled
 def _forward_reply(tables, memory, frames, count, frame, now_ms):
-    """Do what the router does to a reply, then translate it (Linux: FORWARD hook, order 100)."""
-    client = frame.destination
-    path_row = paths.find(tables, client)
-    if path_row == NONE or tables.paths[path_row].kind != UNICAST:
-        discard(frame, Reason.NO_ROUTE)
-        return
+    """Translate a reply that the router let pass, and send it to its client."""
+    entry = tables.connections[frame.connection]
+    path_row = frame.path
+    if frame.quotes:
+        related.translate_out(memory, frame, entry)
+    else:
+        masquerade.translate_reply(memory, frame, entry)
+    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
+        routing.finish_options(memory, frame, int64(entry.virtual_address))
+    client = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    hop = paths.next_hop(tables, path_row, client)
     mtu = int64(tables.paths[path_row].mtu)
-    if not routing.outlives(tables, memory, frames, count, frame, OWN, now_ms):
-        return
-    if not routing.fits(tables, memory, frames, count, frame, mtu, OWN, now_ms):
-        return
-    ipv4.decrement_ttl(memory, frame.ip)
-    masquerade.translate_reply(memory, frame, tables.connections[frame.connection])
-    send_to(tables, memory, frame, client, now_ms)
+    send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
+
+
+@apart
+def _send_on(tables, memory, frames, count, frame, now_ms):
+    """Send a packet on that the router let pass and nobody translates."""
+    path_row = frame.path
+    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
+        routing.finish_options(memory, frame, int64(tables.paths[path_row].source))
+    destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    hop = paths.next_hop(tables, path_row, destination)
+    mtu = int64(tables.paths[path_row].mtu)
+    send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
+
+
+@apart
+def _route(tables, memory, frames, count, frame, now_ms):
+    """Forward a packet as the router around IPVS does; its sender is told when it cannot."""
+    if routing.lets_pass(tables, memory, frame):
+        frame.verdict = Verdict.TRANSMIT
+        _send_on(tables, memory, frames, count, frame, now_ms)
+    elif frame.verdict == Verdict.DROP:
+        _tell_sender(tables, memory, frames, count, frame, now_ms)
+
+
+@apart
+def _play_host(tables, memory, frames, count, frame, now_ms):
+    """Do what the host would: there is none behind the director."""
+    if is_local_outside(tables, memory, frame):
+        _answer(tables, memory, frames, count, frame, now_ms)
+    else:
+        frame.reason = Reason.ROUTED
+        _route(tables, memory, frames, count, frame, now_ms)
 
 
 @compiled
-def _route(tables, memory, frames, count, frame, now_ms):
-    """Forward a server's packet that no connection translates, where the host would."""
-    path_row = paths.find(tables, frame.destination)
-    if (
-        frame.direction != OUTPUT
-        or not tables.director[0].forwards
-        or path_row == NONE
-        or tables.paths[path_row].kind != UNICAST
-    ):
-        frame.reason = Reason.NOT_OURS
-        return
-    frame.verdict = Verdict.TRANSMIT
-    mtu = int64(tables.paths[path_row].mtu)
-    routing.route(tables, memory, frames, count, frame, mtu, now_ms)
+def is_local_outside(tables, memory, frame):
+    """Whether the packet itself, not what it may quote, is addressed to the director."""
+    if frame.delivery & DELIVERY_MASK == 0:
+        destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+        frame.delivery |= paths.delivery_of(tables, destination, frame.mark)
+    return frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY
+
+
+@apart
+def _answer(tables, memory, frames, count, frame, now_ms):
+    """Answer as a host on which nobody listens."""
+    frame.source = load_u32(memory, frame.ip + ipv4.SOURCE)
+    frame.destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    row = answers.answer(tables, memory, frames, count, frame, now_ms)
+    if row != NONE:
+        _send_reset(tables, memory, frames, count, row, now_ms)
+
+
+@compiled
+def _send_reset(tables, memory, frames, count, row, now_ms):
+    reset = frames[row]
+    send_to(tables, memory, frames, count, reset, reset.destination, now_ms)
+
+
+@apart
+def _tell_client(tables, memory, frames, count, frame, now_ms):
+    """Tell a client of an ICMP error about the tunnel its packet was in, as being about that."""
+    entry = tables.connections[frame.connection]
+    type_ = load_u16(memory, frame.transport + icmp.TYPE) >> 8
+    code = load_u16(memory, frame.transport + icmp.TYPE) & 0xFF
+    detail = icmp.NO_DETAIL
+    if type_ == icmp.UNREACHABLE and code == icmp.FRAGMENTATION_NEEDED:
+        detail = load_u16(memory, frame.transport + icmp.REST + 2)
+        paths.learn_mtu(tables, int64(entry.server_address), detail, now_ms)
+        if load_u16(memory, frame.quotes + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT == 0:
+            return
+        detail = _told_mtu(tables, entry, detail)
+    about = frames[frames.size - 1]  # a row no batch reaches: the packet as the client sent it
+    about.ip = frame.quotes
+    about.transport = frame.quotes + ipv4.header_size(memory, frame.quotes)
+    about.packet_size = frame.ip + frame.packet_size - frame.quotes
+    about.delivery = 0
+    about.mark = 0
+    first = count + tables.director[0].born
+    if send_error(tables, memory, frames, count, about, type_, code, detail, now_ms):
+        _charge_error(tables, frame.connection, about.packet_size)
+        _charge_error(tables, frame.connection, frames[first].packet_size)
+
+
+@compiled
+def _told_mtu(tables, entry, mtu):
+    """Return what the client is told: the MTU of the server's route, as the director knew it."""
+    if entry.server != NONE:
+        server = tables.servers[entry.server]
+        if server.path != NONE:
+            mtu = int64(tables.paths[server.path].mtu)
+            if server.exception != NONE:
+                mtu = min(mtu, int64(tables.exceptions[server.exception].mtu))
+    return mtu - ipv4.HEADER_SIZE if mtu > MTU_MIN + ipv4.HEADER_SIZE else mtu

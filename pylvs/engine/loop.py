@@ -72,8 +72,9 @@ def _read_clock(clock):
 
 
 @door
-def breathe_on_rings(tables, memory, frames, rings, pollfds, clock, loop):
+def breathe_on_rings(world, memory, frames, rings, pollfds, clock, loop):
     """Breathe until something needs Python; return the ``Event``."""
+    tables = world[0]
     state = loop[0]
     director = tables.director[0]
     while True:
@@ -85,7 +86,7 @@ def breathe_on_rings(tables, memory, frames, rings, pollfds, clock, loop):
             count = packet_ring.receive_all(memory, rings, frames, BATCH_SIZE, SEGMENTS_LIMIT)
             state.count = count
         if count or director.held_count or director.soliciting:
-            state.row = direct(tables, memory, frames, count, state.row, state.now_ms)
+            state.row = direct(world, memory, frames, count, state.row, state.now_ms)
             if state.row < count:
                 return Event.ASK
             leaving = director.leaving
@@ -161,7 +162,7 @@ class Engine:
 
         def send() -> None:
             tables, frames = self.director.tables, self.director.frames
-            announce(tables, self.director.memory, frames)
+            announce(tables.all, self.director.memory, frames)
             self.driver.transmit(frames, int(tables.director[0]["leaving"]))
 
         self.call(send)
@@ -204,7 +205,7 @@ class Engine:
         memory = self._reservation.array
         while not self._stopping:
             event = breathe_on_rings(
-                tables, memory, frames, driver.rings, pollfds, clock, self._loop
+                tables.all, memory, frames, driver.rings, pollfds, clock, self._loop
             )
             if event == Event.DOORBELL:
                 self._answer_calls()
@@ -244,5 +245,5 @@ def breathe(director: Director, driver: Driver, now_ms: int, *, exact: bool = Fa
     director.tables.reasons[Reason.SEND_FAILED] += refused
     driver.release(director.frames, count)
     if not exact:
-        sweep(director.tables, now_ms, False)
+        sweep(director.tables.all, now_ms, False)
     return count

@@ -11,9 +11,9 @@ from numpy import int64
 
 from pylvs import schedulers
 from pylvs.frames import NONE
-from pylvs.jit import compiled, door, records
-from pylvs.tables import neighbours, paths, services
-from pylvs.tables.layouts import FAILED, UNICAST
+from pylvs.jit import apart, compiled, door, records
+from pylvs.tables import connections, neighbours, paths, servers, services
+from pylvs.tables.layouts import FAILED, FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST
 
 (
     ADD_SERVICE,
@@ -22,9 +22,10 @@ from pylvs.tables.layouts import FAILED, UNICAST
     ADD_SERVER,
     EDIT_SERVER,
     REMOVE_SERVER,
+    ZERO,
     LEARN_NEIGHBOUR,
     FAIL_NEIGHBOUR,
-) = range(8)
+) = range(9)
 
 FULL: Final = -2
 UNKNOWN: Final = -3
@@ -37,12 +38,22 @@ COMMAND: Final = np.dtype([
         "protocol",        # of the service
         "address",
         "port",            # for a neighbour: row in PORT
+        "mark",
+        "scheduler",
+        "service_flags",
+        "persistent_ms",
+        "netmask",
         "server_address",
         "server_port",
-        "scheduler",
         "forwarding",
         "weight",
+        "upper",
+        "lower",
+        "tunnel_type",
+        "tunnel_port",
+        "tunnel_flags",
         "mac",
+        "now_ms",
         "result",
     )
 ])
@@ -50,12 +61,15 @@ COMMAND: Final = np.dtype([
 
 
 @door
-def apply(tables, commands, count):
-    """Carry out ``commands[:count]`` in order."""
+def apply(world, commands, count):
+    """Carry out ``commands[:count]`` in order; ``world`` is TABLES[1]."""
+    tables = world[0]
     for at in range(count):
         command = commands[at]
         if command.kind >= LEARN_NEIGHBOUR:
             _apply_neighbour(tables, command)
+        elif command.kind == ZERO:
+            _zero(tables, command)
         elif command.kind >= ADD_SERVER:
             _apply_server(tables, command)
         else:
@@ -63,54 +77,134 @@ def apply(tables, commands, count):
 
 
 @compiled
+def _find_service(tables, command):
+    if command.mark:
+        return services.find_marked(tables, command.mark)
+    return services.find(tables, command.protocol, command.address, command.port)
+
+
+@apart
 def _apply_service(tables, command):
-    row = services.find(tables, command.protocol, command.address, command.port)
     if command.kind == ADD_SERVICE:
-        row = services.add(
-            tables, command.protocol, command.address, command.port, command.scheduler
-        )
+        row = services.add(tables, command.protocol, command.address, command.port, command.mark)
         if row == NONE:
             command.result = FULL
             return
-    elif row == NONE:
-        command.result = UNKNOWN
-        return
+    else:
+        row = _find_service(tables, command)
+        if row == NONE:
+            command.result = UNKNOWN
+            return
     command.result = row
     if command.kind == REMOVE_SERVICE:
-        services.remove(tables, row)
-        services.list_senders(tables)
-    elif command.kind == ADD_SERVICE or tables.services[row].scheduler != command.scheduler:
-        schedulers.bind(tables, row, command.scheduler)
+        schedulers.unbind(tables, row)
+        services.remove(tables, row, command.now_ms)
+        return
+    service = tables.services[row]
+    service.service_flags = command.service_flags
+    service.persistent_ms = command.persistent_ms
+    service.netmask = command.netmask
+    if command.kind == EDIT_SERVICE and service.scheduler == command.scheduler:
+        return
+    if not schedulers.bind(tables, row, command.scheduler, command.now_ms):
+        schedulers.unbind(tables, row)
+        if command.kind == ADD_SERVICE:
+            services.remove(tables, row, command.now_ms)
+        command.result = FULL
 
 
-@compiled
+@apart
 def _apply_server(tables, command):
-    service = services.find(tables, command.protocol, command.address, command.port)
+    service = _find_service(tables, command)
     if service == NONE:
         command.result = UNKNOWN
         return
     address, port = command.server_address, command.server_port
     if command.kind == ADD_SERVER:
-        row = services.add_server(
-            tables, service, address, port, command.forwarding, command.weight
-        )
+        row = servers.add(tables, service, address, port)
         if row == NONE:
             command.result = FULL
             return
+        tables.servers[row].last_weight = command.weight
+        _edit_server(tables, tables.servers[row], command)
+        servers.link_sender(tables, row)
         aim(tables, row)
     else:
-        row = services.find_server(tables, service, address, port)
+        row = servers.find(tables, service, address, port)
         if row == NONE:
             command.result = UNKNOWN
             return
-    if command.kind == EDIT_SERVER:
-        tables.servers[row].weight = command.weight
-        tables.servers[row].forwarding = command.forwarding
-    elif command.kind == REMOVE_SERVER:
-        services.remove_server(tables, service, row)
-    schedulers.changed(tables, service)
-    services.list_senders(tables)
+        servers.unlink_sender(tables, row)
+        if command.kind == EDIT_SERVER:
+            _edit_server(tables, tables.servers[row], command)
+            servers.link_sender(tables, row)
+        else:
+            servers.remove(tables, service, row, command.now_ms)
+            if tables.director[0].expire_nodest_conn:
+                _flush_server(tables, row)
+    schedulers.changed(tables, service, command.kind == EDIT_SERVER)
     command.result = row
+
+
+@compiled
+def _edit_server(tables, server, command):
+    changed = server.upper != command.upper or server.lower != command.lower
+    server.forwarding = command.forwarding
+    server.weight = command.weight
+    if command.weight:
+        server.last_weight = command.weight
+    server.upper = command.upper
+    server.lower = command.lower
+    server.tunnel_type = command.tunnel_type
+    server.tunnel_port = command.tunnel_port
+    server.tunnel_flags = command.tunnel_flags
+    if changed or command.kind == ADD_SERVER:
+        servers.weigh_load(server)
+
+
+@compiled
+def _flush_server(tables, server_row):
+    """Remove all connections of a removed server (expire_nodest_conn), then its templates."""
+    for templates in range(2):
+        for row in range(tables.director[0].high_water):
+            entry = tables.connections[row]
+            is_template = int64(entry.conn_flags) & FLAG_TEMPLATE != 0
+            if (
+                entry.expires_ms
+                and entry.server == server_row
+                and is_template == (templates == 1)
+                and entry.controls == 0
+            ):
+                connections.remove(tables, row)
+
+
+@apart
+def _zero(tables, command):
+    """Set the counters of one service and its servers, or of everything, to zero."""
+    wanted = NONE
+    if command.protocol:
+        wanted = _find_service(tables, command)
+    else:
+        for column in range(tables.totals.size):
+            tables.totals[column] = 0
+    for row in range(tables.director[0].services_seen):
+        service = tables.services[row]
+        if not service.used or (wanted != NONE and row != wanted):
+            continue
+        _zero_counters(service)
+        at = int64(service.head)
+        while at != NONE:
+            _zero_counters(tables.servers[at])
+            at = int64(tables.servers[at].next)
+
+
+@compiled
+def _zero_counters(entry):
+    entry.connections = 0
+    entry.in_packets = 0
+    entry.out_packets = 0
+    entry.in_bytes = 0
+    entry.out_bytes = 0
 
 
 @compiled
@@ -125,7 +219,7 @@ def _apply_neighbour(tables, command):
         tables.neighbours[row].state = FAILED
 
 
-@compiled
+@apart
 def aim(tables, server_row):
     """Find the path and next hop to a server."""
     server = tables.servers[server_row]
@@ -133,6 +227,8 @@ def aim(tables, server_row):
     path = paths.find(tables, address)
     server.path = NONE
     server.neighbour = NONE
+    hosted = tables.director[0].hosted and path != NONE
+    server.local = 1 if hosted and tables.paths[path].kind == LOCAL_ADDRESS else 0
     if path == NONE or tables.paths[path].kind != UNICAST or tables.paths[path].port == NONE:
         return
     server.path = path
@@ -142,9 +238,10 @@ def aim(tables, server_row):
 
 
 @door
-def aim_all(tables):
-    """Find the paths to all servers again, after any change of routes."""
-    for row in range(tables.servers.size):
+def aim_all(world):
+    """Find the paths to all servers again, after any change of routes; ``world`` is TABLES[1]."""
+    tables = world[0]
+    for row in range(tables.director[0].servers_seen):
         if tables.servers[row].used:
             aim(tables, row)
 
@@ -154,5 +251,5 @@ def carry_out(tables: Any, **fields: int) -> int:
     batch = records(COMMAND, 1)
     for name, value in fields.items():
         batch[name][0] = value
-    apply(tables, batch, 1)
+    apply(tables.all, batch, 1)
     return int(batch[0]["result"])

@@ -1,4 +1,4 @@
-"""Stages two and three: whose each frame is, and a connection for those that open one.
+"""Stage two: whose each frame is; stage three, a connection for those that open one, follows at once.
 
 Frames are taken strictly in the order of their arrival, each seeing what the one before it did to
 the tables, so that a batch of 256 gives what 256 batches of one would (ip_vs_core.c, ip_vs_in_hook
@@ -8,53 +8,86 @@ and ip_vs_out_hook).
 from numpy import int64
 
 from pylvs import schedulers
-from pylvs.frames import INPUT, NONE, OUTPUT, Reason, Verdict
-from pylvs.jit import compiled
-from pylvs.tables import connections, expiry, services, states
+from pylvs.engine.schedule import DECIDED, connect, schedule
+from pylvs.engine.track import count_request, count_unanswered, is_local, leave_to_host, track
+from pylvs.forwarding import related
+from pylvs.frames import (
+    DELIVERY_MASK,
+    LOCAL_DELIVERY,
+    NONE,
+    OUTPUT,
+    Reason,
+    Verdict,
+)
+from pylvs.host import routing
+from pylvs.jit import apart, compiled
+from pylvs.tables import connections, servers, states
 from pylvs.tables.layouts import FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
 from pylvs.wire import ipv4, transport
 
 
 @compiled
-def match(tables, frames, count, start, now_ms):
+def match(tables, memory, frames, count, start, now_ms):
     """Decide every frame from ``start`` on; return ``count``, or the row of a frame to ASK about.
 
     A frame asked about is entered again with ``server`` set to the answer.
     """
     for row in range(start, count):
         frame = frames[row]
+        server = DECIDED
         if frame.verdict == Verdict.ASK:
-            _connect(tables, frame, int64(frame.server), now_ms)
-        elif frame.verdict == Verdict.MATCH:
-            _match_frame(tables, frame, now_ms)
-        if frame.verdict == Verdict.ASK:
+            server = int64(frame.server)
+        elif frame.verdict == Verdict.MATCH and _asks_for_connection(tables, memory, frame, now_ms):
+            server = schedule(tables, frame, now_ms)
+        if server == schedulers.ASK_PYTHON:
+            frame.verdict = Verdict.ASK
             return row
+        if server != DECIDED:
+            connect(tables, frame, server, now_ms)
     return count
 
 
 @compiled
-def _match_frame(tables, frame, now_ms):
-    row = _find_request(tables, frame, now_ms)
-    if row != NONE:
-        row = _still_valid(tables, frame, row)
-        if frame.verdict == Verdict.DROP:
-            return
+def _asks_for_connection(tables, memory, frame, now_ms):
+    """Find the frame's connection; return whether it has none and is for us."""
+    director = tables.director[0]
+    if director.service_count == 0:  # Linux's hooks are gone, its connections are not
+        leave_to_host(frame)
+        return False
+    if frame.quotes:
+        return _asks_by_an_error(tables, memory, frame, now_ms)
+    if not director.hosted or is_local(tables, frame):
+        row = _find_request(tables, frame, now_ms)
         if row != NONE:
-            _count_request(tables, frame, row, now_ms)
-            return
-    elif _match_reply(tables, frame, now_ms):
-        return
-    _schedule(tables, frame, now_ms)
+            row = _still_valid(tables, frame, row)
+            if frame.verdict == Verdict.DROP:
+                return False
+            if row != NONE:
+                count_request(tables, frame, row, now_ms)
+                return False
+            return True
+    row = _find_reply(tables, frame, now_ms)
+    if row != NONE:
+        _match_reply(tables, memory, frame, row, now_ms)
+        return False
+    if is_local(tables, frame):
+        return True
+    _match_on_the_way(tables, memory, frame)
+    return False
 
 
 @compiled
 def _find_request(tables, frame, now_ms):
     bucket = connections.bucket_of(tables, frame.source, frame.source_port, frame.protocol)
-    row = connections.find_request(tables, bucket, frame)
-    if row != NONE and connections.is_due(tables, row, now_ms):
-        connections.remove(tables, row)
-        return NONE
-    return row
+    return connections.live(tables, connections.find_request(tables, bucket, frame), now_ms)
+
+
+@compiled
+def _find_reply(tables, frame, now_ms):
+    bucket = connections.bucket_of(
+        tables, frame.destination, frame.destination_port, frame.protocol
+    )
+    return connections.live(tables, connections.find_reply(tables, bucket, frame), now_ms)
 
 
 @compiled
@@ -62,14 +95,17 @@ def _still_valid(tables, frame, row):
     """Return the row, or ``NONE`` when its connection must make place for a new one."""
     director = tables.director[0]
     entry = tables.connections[row]
+    if entry.server == NONE:
+        return row
     server = tables.servers[entry.server]
-    if frame.protocol == ipv4.TCP and frame.tcp_flags & transport.SYN:
-        gone = director.expire_gone and server.weight == 0
-        if gone or _may_reuse(director.reuse_mode, int64(entry.state), int64(entry.conn_flags)):
+    if _may_open_anew(frame):
+        gone = director.expire_nodest_conn and server.weight == 0
+        if gone or _may_reuse(director.conn_reuse_mode, entry):
             connections.remove(tables, row)
+            frame.connection = row  # Linux still finds it when it tells the client of a refusal
             return NONE
     if not server.available:
-        if director.expire_gone:
+        if director.expire_nodest_conn:
             connections.remove(tables, row)
             return NONE
         frame.verdict = Verdict.DROP
@@ -78,141 +114,120 @@ def _still_valid(tables, frame, row):
 
 
 @compiled
-def _may_reuse(mode, state, flags):
-    """Whether a SYN may open a new connection in the place of this one (conn_reuse_mode)."""
-    if mode == 0:
-        return False
-    if state == states.TW or state == states.CL:
-        return True
-    return mode & 2 != 0 and state == states.FW and flags & FLAG_NO_OUTPUT != 0
+def _may_open_anew(frame):
+    """Whether the packet asks for a new connection: SYN, or an SCTP INIT."""
+    if frame.protocol == ipv4.TCP:
+        return frame.signal & transport.SYN != 0
+    return frame.protocol == ipv4.SCTP and frame.signal == transport.SCTP_INIT
 
 
 @compiled
-def _match_reply(tables, frame, now_ms):
-    """Handle a real server's reply, if it is one; return whether it was."""
-    bucket = connections.bucket_of(
-        tables, frame.destination, frame.destination_port, frame.protocol
-    )
-    row = connections.find_reply(tables, bucket, frame)
-    if row == NONE:
+def _may_reuse(mode, entry):
+    """Whether such a packet may open one in the place of this connection (conn_reuse_mode)."""
+    if mode == 0 or entry.control != NONE:
         return False
-    if connections.is_due(tables, row, now_ms):
-        connections.remove(tables, row)
-        return False
+    if entry.protocol == ipv4.SCTP:
+        return entry.state == states.SCTP_CLOSED
+    if entry.state == states.TW or entry.state == states.CL:
+        return True
+    flags = int64(entry.conn_flags)
+    return mode & 2 != 0 and entry.state == states.FW and flags & FLAG_NO_OUTPUT != 0
+
+
+@compiled
+def _match_reply(tables, memory, frame, row, now_ms):
+    """Handle a real server's reply, once the router that IPVS comes after lets it pass."""
     entry = tables.connections[row]
+    masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
+    forwards = masqueraded or tables.director[0].hosted
+    if forwards and not routing.lets_pass(tables, memory, frame):
+        return
     frame.connection = row
     frame.direction = OUTPUT
-    server = tables.servers[entry.server]
-    if server.available:
-        services.charge_reply(tables, int64(entry.server), frame.packet_size)
+    if entry.server != NONE and tables.servers[entry.server].available:
+        servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
-    _advance(tables, frame, row, states.SEES_OUTPUT, now_ms)
-    if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
+    track(tables, frame, row, states.SEES_OUTPUT, now_ms)
+    frame.verdict = Verdict.TRANSMIT if forwards else Verdict.PASS
+    frame.reason = Reason.REPLIED if masqueraded else Reason.OBSERVED
+
+
+@compiled
+def _match_on_the_way(tables, memory, frame):
+    """No connection: the host's, unless a masqueraded server sent it."""
+    leave_to_host(frame)
+    if servers.find_sender(tables, frame.protocol, frame.source, frame.source_port) == NONE:
+        return
+    frame.direction = OUTPUT
+    frame.reason = Reason.ROUTED
+    if not tables.director[0].nat_icmp_send:
+        return
+    if frame.protocol == ipv4.TCP and frame.signal & transport.RST:
+        return
+    if frame.protocol == ipv4.SCTP and frame.signal == transport.SCTP_ABORT:
+        return
+    if routing.lets_pass(tables, memory, frame):
+        frame.verdict = Verdict.DROP
+        frame.reason = Reason.NOT_OF_A_SERVER
+
+
+@apart
+def _asks_by_an_error(tables, memory, frame, now_ms):
+    """Find the connection that an ICMP error is about; return whether it may open one."""
+    in_tunnel = frame.server == related.TUNNELED
+    frame.server = NONE
+    local = frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY
+    row = _find_request(tables, frame, now_ms)
+    if row != NONE:
+        _match_related_request(tables, memory, frame, row, in_tunnel)
+        return False
+    if not in_tunnel:
+        row = _find_reply(tables, frame, now_ms)
+        if row != NONE:
+            _match_related_reply(tables, memory, frame, row, local)
+            return False
+        if local and tables.director[0].schedule_icmp:
+            return True
+    leave_to_host(frame)
+    return False
+
+
+@compiled
+def _match_related_request(tables, memory, frame, row, in_tunnel):
+    frame.connection = row
+    entry = tables.connections[row]
+    if in_tunnel:
+        frame.verdict = Verdict.DROP
+        frame.reason = Reason.TUNNEL_ERROR
+        return
+    if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE and not related.has_right_checksum(
+        memory, frame
+    ):
+        frame.verdict = Verdict.DROP
+        frame.reason = Reason.BAD_CHECKSUM
+        return
+    count_unanswered(tables, frame, row)
+
+
+@compiled
+def _match_related_reply(tables, memory, frame, row, local):
+    entry = tables.connections[row]
+    masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
+    forwards = not local and (masqueraded or tables.director[0].hosted)
+    if forwards and not routing.lets_pass(tables, memory, frame):
+        return
+    frame.verdict = Verdict.DROP
+    frame.reason = Reason.BAD_CHECKSUM
+    if not related.has_right_checksum(memory, frame):
+        return
+    frame.connection = row
+    frame.direction = OUTPUT
+    if entry.server != NONE and tables.servers[entry.server].available:
+        servers.charge_reply(tables, int64(entry.server), frame.packet_size)
+    frame.reason = Reason.DISCARDED
+    if forwards:
         frame.verdict = Verdict.TRANSMIT
-        frame.reason = Reason.REPLIED
-    else:
+        frame.reason = Reason.RELATED_REPLY
+    elif not local:
         frame.verdict = Verdict.PASS
         frame.reason = Reason.OBSERVED
-    return True
-
-
-@compiled
-def _schedule(tables, frame, now_ms):
-    """Open a connection, or say why there is none."""
-    row = services.find(tables, frame.protocol, frame.destination, frame.destination_port)
-    if row == NONE:
-        _leave_to_host(tables, frame)
-        return
-    frame.service = row
-    if frame.protocol == ipv4.TCP and not _may_open(tables.director[0].sloppy_tcp, frame.tcp_flags):
-        frame.verdict = Verdict.DROP
-        frame.reason = Reason.STRAY
-        return
-    server = schedulers.pick(tables, row)
-    if server == schedulers.ASK_PYTHON:
-        frame.verdict = Verdict.ASK
-    else:
-        _connect(tables, frame, server, now_ms)
-
-
-@compiled
-def _may_open(sloppy, flags):
-    if flags & transport.RST:
-        return False
-    return flags & transport.SYN != 0 or sloppy != 0
-
-
-@compiled
-def _leave_to_host(tables, frame):
-    """No connection and no service: the host's, unless a masqueraded server sent it."""
-    frame.verdict = Verdict.PASS
-    frame.reason = Reason.NOT_OURS
-    if services.find_sender(tables, frame.protocol, frame.source, frame.source_port) != NONE:
-        frame.direction = OUTPUT
-        frame.reason = Reason.ROUTED
-
-
-@compiled
-def _connect(tables, frame, server_row, now_ms):
-    """Give the frame a new connection to the server that was picked."""
-    if server_row == NONE or server_row == schedulers.FAILED:
-        frame.verdict = Verdict.DROP
-        frame.reason = Reason.NO_SERVER if server_row == NONE else Reason.SCHEDULER_FAILED
-        return
-    row = connections.allocate(tables)
-    if row == NONE:
-        frame.verdict = Verdict.DROP
-        frame.reason = Reason.TABLE_FULL
-        return
-    server = tables.servers[server_row]
-    entry = tables.connections[row]
-    entry.client_address = frame.source
-    entry.client_port = frame.source_port
-    entry.virtual_address = frame.destination
-    entry.virtual_port = frame.destination_port
-    entry.server_address = server.address
-    entry.server_port = server.port
-    entry.protocol = frame.protocol
-    entry.state = states.NO
-    entry.server = server_row
-    entry.in_packets = 0
-    method = int64(server.forwarding)
-    entry.conn_flags = method if method == MASQUERADE else method | FLAG_NO_OUTPUT
-    entry.timeout_ms = states.NEW_TIMEOUT_MS
-    entry.expires_ms = now_ms + states.NEW_TIMEOUT_MS
-    connections.insert(tables, row)
-    expiry.link(tables, row, expiry.tick_of(tables, row))
-    services.charge_connection(tables, server_row)
-    _count_request(tables, frame, row, now_ms)
-
-
-@compiled
-def _count_request(tables, frame, row, now_ms):
-    """Charge a client's packet to its connection, server and service, and run the state machine.
-
-    Before it is forwarded, as in Linux: a packet that then cannot leave has been counted.
-    """
-    entry = tables.connections[row]
-    frame.connection = row
-    frame.direction = INPUT
-    frame.verdict = Verdict.TRANSMIT
-    frame.reason = Reason.FORWARDED
-    services.charge_request(tables, int64(entry.server), frame.packet_size)
-    entry.in_packets += 1
-    only_input = int64(entry.conn_flags) & FLAG_NO_OUTPUT
-    _advance(
-        tables, frame, row, states.SEES_INPUT_ONLY if only_input else states.SEES_INPUT, now_ms
-    )
-
-
-@compiled
-def _advance(tables, frame, row, view, now_ms):
-    """Run the state machine and start the timer anew with the state's timeout."""
-    entry = tables.connections[row]
-    state = 0
-    if frame.protocol == ipv4.TCP:
-        state = states.next_tcp_state(frame.tcp_flags, int64(entry.state), view)
-        entry.state = state
-        connections.set_active(tables, row, states.is_active(frame.protocol, state))
-    timeout = states.timeout_ms(tables.timeouts, frame.protocol, state)
-    expiry.restart(tables, row, timeout, now_ms)

@@ -2,15 +2,27 @@
 
     memory -> frame.{family, protocol, source, destination, ports, ip, transport, packet_size}
 
-After this stage every frame has a verdict: MATCH for whole IPv4 TCP and UDP, and the final word for
-everything else.
+After this stage every frame has a verdict: MATCH for whole IPv4 packets that a connection may own,
+and the final word for everything else.  Checks come in Linux's order (net/ipv4/ip_input.c): header,
+route, options, reassembly.
 """
 
 from typing import Final
 
-from pylvs.frames import INPUT, NONE, Reason, Verdict
-from pylvs.host import arp, echo
-from pylvs.jit import compiled
+from pylvs.forwarding import related
+from pylvs.frames import (
+    FORWARDED_IN_PIECES,
+    INPUT,
+    LOCAL_DELIVERY,
+    NONE,
+    ON_THE_WAY,
+    UNDECIDED,
+    Reason,
+    Verdict,
+)
+from pylvs.host import arp, fragments, options
+from pylvs.jit import apart, compiled
+from pylvs.tables import marks, paths
 from pylvs.wire import checksum, ethernet, icmp, ipv4, transport
 from pylvs.wire.memory import load_u8, load_u16, load_u32, load_u48
 
@@ -18,6 +30,7 @@ _LOOPBACK: Final = 127
 _MULTICAST_BEGIN: Final = 224
 _CLASS_E_BEGIN: Final = 240
 _LIMITED_BROADCAST: Final = 0xFFFF_FFFF
+_NO_PORT: Final = -1
 
 
 @compiled
@@ -30,6 +43,11 @@ def parse(tables, memory, frames, count, now_ms):
         frame.server = NONE
         frame.direction = INPUT
         frame.family = 0
+        frame.mark = 0
+        frame.delivery = UNDECIDED
+        frame.fragment_max = 0
+        frame.path = NONE
+        frame.quotes = 0
         frame.verdict = Verdict.PASS
         _parse_frame(tables, memory, frame, now_ms)
 
@@ -94,14 +112,14 @@ def _parse_ipv4(tables, memory, frame, now_ms):
     frame.destination = load_u32(memory, ip + ipv4.DESTINATION)
     if not _may_send(frame.source):
         _drop(frame, Reason.MARTIAN)
-    elif header > ipv4.HEADER_SIZE and ipv4.is_source_routed(memory, ip):
-        _drop(frame, Reason.OPTIONS)
-    elif ipv4.is_fragment(memory, ip):
-        frame.reason = Reason.FRAGMENT
-        if arp.own_row(tables, frame.destination) != NONE:
-            frame.verdict = Verdict.DROP
-    elif frame.protocol == ipv4.ICMP:
-        _parse_icmp(tables, memory, frame, now_ms)
+        return
+    is_fragment = ipv4.is_fragment(memory, ip)
+    if (
+        header > ipv4.HEADER_SIZE or is_fragment or tables.director[0].mark_rule_count
+    ) and not _parse_unusual(tables, memory, frame, is_fragment, now_ms):
+        return
+    if frame.protocol == ipv4.ICMP:
+        _parse_icmp(tables, memory, frame)
     else:
         _parse_transport(memory, frame)
 
@@ -115,20 +133,72 @@ def _may_send(source):
     return network < _MULTICAST_BEGIN or network >= _CLASS_E_BEGIN
 
 
+@apart
+def _parse_unusual(tables, memory, frame, is_fragment, now_ms):
+    """Look after mark, options and fragments; return whether to go on with the frame."""
+    port = _NO_PORT
+    later = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET
+    if not later and frame.packet_size >= frame.transport - frame.ip + 4:
+        port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
+    if tables.director[0].mark_rule_count:
+        frame.mark = marks.mark_of(tables, frame.protocol, frame.source, frame.destination, port)
+    frame.delivery = paths.delivery_of(tables, frame.destination, frame.mark)
+    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
+        bad = options.receive(tables, memory, frame, now_ms)
+        if bad == options.SOURCE_ROUTED:
+            _drop(frame, Reason.OPTIONS)
+            return False
+        if bad != options.WELL_FORMED:
+            _drop(frame, Reason.BAD_OPTIONS)
+            frame.server = bad
+            return False
+    return not is_fragment or _gather(tables, memory, frame, now_ms)
+
+
 @compiled
-def _parse_icmp(tables, memory, frame, now_ms):
-    """Answer a ping to a VIP of our own; other ICMP is the host's, but for errors to VIPs."""
+def _gather(tables, memory, frame, now_ms):
+    """Return whether the frame is now a whole packet, or is to go on as a fragment."""
+    director = tables.director[0]
+    if frame.delivery & LOCAL_DELIVERY:
+        if not director.hosted and paths.own_row(tables, frame.destination) == NONE:
+            frame.reason = Reason.NOT_OURS
+            return False
+        return fragments.receive(tables, memory, frame, now_ms)
+    tracked = frame.protocol == ipv4.ICMP or (
+        transport.header_size_min(frame.protocol) != transport.UNTRACKED
+    )
+    if not tracked or director.service_count == 0:
+        frame.reason = Reason.NOT_OURS
+        return False
+    # A router looks at each fragment before it is put together with the others.
+    if load_u8(memory, frame.ip + ipv4.TTL) <= 1:
+        _drop(frame, Reason.TIME_EXCEEDED)
+        return False
+    path = paths.find(tables, frame.destination)
+    if path == NONE:
+        _drop(frame, Reason.NO_ROUTE)
+        return False
+    df = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
+    if df and frame.packet_size > tables.paths[path].mtu:
+        _drop(frame, Reason.TOO_BIG)
+        return False
+    ipv4.decrement_ttl(memory, frame.ip)
+    if fragments.receive(tables, memory, frame, now_ms):
+        frame.delivery = frame.delivery & ~ON_THE_WAY | FORWARDED_IN_PIECES
+        return True
+    return False
+
+
+@compiled
+def _parse_icmp(tables, memory, frame):
+    """An error that quotes a packet may belong to its connection; other ICMP is the host's."""
     frame.reason = Reason.NOT_OURS
-    row = arp.own_row(tables, frame.destination)
-    if row == NONE:
+    if frame.packet_size < frame.transport - frame.ip + icmp.HEADER_SIZE:
         return
-    if echo.is_echo(memory, frame):
-        if tables.own[row].answers_ping:
-            echo.answer(tables, memory, frame, now_ms)
-    elif frame.packet_size >= frame.transport - frame.ip + icmp.HEADER_SIZE and icmp.is_error(
-        load_u8(memory, frame.transport + icmp.TYPE)
-    ):
-        _drop(frame, Reason.ICMP_ERROR)
+    if icmp.is_relatable(load_u8(memory, frame.transport + icmp.TYPE)):
+        frame.delivery = frame.delivery or paths.delivery_of(tables, frame.destination, frame.mark)
+        if related.read_quote(tables, memory, frame):
+            frame.verdict = Verdict.MATCH
 
 
 @compiled
@@ -143,10 +213,12 @@ def _parse_transport(memory, frame):
         return
     frame.source_port = load_u16(memory, frame.transport + transport.SOURCE_PORT)
     frame.destination_port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
-    frame.tcp_flags = 0
+    frame.signal = 0
     if frame.protocol == ipv4.TCP:
-        frame.tcp_flags = load_u8(memory, frame.transport + transport.FLAGS)
+        frame.signal = load_u8(memory, frame.transport + transport.FLAGS)
         if transport.tcp_header_size(memory, frame.transport) > size:
             _drop(frame, Reason.TRUNCATED)
             return
+    elif frame.protocol == ipv4.SCTP:
+        frame.signal = transport.sctp_event(memory, frame.transport, size)
     frame.verdict = Verdict.MATCH

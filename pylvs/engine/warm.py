@@ -10,7 +10,7 @@ from pylvs.frames import FRAME
 from pylvs.jit import mark_compiled, records
 from pylvs.tables.layouts import Limits
 
-SMALL = Limits(connections=16, services=2, servers=2, neighbours=2, paths=2, own=2)
+SMALL = Limits(connections=16)
 
 
 def warm(rings: bool = True) -> None:
@@ -19,9 +19,9 @@ def warm(rings: bool = True) -> None:
     tables, memory, frames = director.tables, director.memory, director.frames
     director.direct(0, 0)
     director.expire(0)
-    announce(tables, memory, frames)
+    announce(tables.all, memory, frames)
     mailbox.carry_out(tables, kind=mailbox.FAIL_NEIGHBOUR)
-    mailbox.aim_all(tables)
+    mailbox.aim_all(tables.all)
     if not rings:
         mark_compiled("core")
         return
@@ -31,7 +31,7 @@ def warm(rings: bool = True) -> None:
     no_rings = records(packet_ring.RING, 0)
     pollfds = records(linux.POLLFD, 1)
     clock = np.zeros(2, np.int64)
-    breathe_on_rings(tables, memory, frames, no_rings, pollfds, clock, loop)
+    breathe_on_rings(tables.all, memory, frames, no_rings, pollfds, clock, loop)
     packet_ring.transmit(memory, 0, no_rings, records(FRAME, 1), 0)
     mark_compiled("core")
     mark_compiled("rings")

@@ -4,7 +4,7 @@ frames   | 0 .. count | count .. count + director.born |
 scratch  | HEADROOM frame | HEADROOM frame | ...          used afresh with each batch
 """
 
-from pylvs.frames import HEADROOM, NONE, Reason, Verdict
+from pylvs.frames import HEADROOM, NONE, UNDECIDED, Reason, Verdict
 from pylvs.jit import compiled
 
 
@@ -42,6 +42,11 @@ def clear(frame):
     frame.segment_header = 0
     frame.family = 4
     frame.connection = NONE
+    frame.mark = 0
+    frame.delivery = UNDECIDED
+    frame.fragment_max = 0
+    frame.path = NONE
+    frame.quotes = 0
     frame.service = NONE
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.FORWARDED

@@ -1,14 +1,16 @@
 """The last step of every frame that leaves: its Ethernet header, or a wait for one.
 
-path -> port out, next hop -> MAC known:    TRANSMIT
-                           -> MAC unknown:  HOLD, and somebody asks for it
+path -> too large: in fragments -> next hop -> MAC known:    TRANSMIT
+                                            -> MAC unknown:  HOLD, and somebody asks for it
 """
 
 from typing import Final
 
-from pylvs.forwarding import born
+from numpy import int64
+
+from pylvs.forwarding import born, pieces, segments
 from pylvs.frames import HEADROOM, NONE, Reason, Verdict
-from pylvs.jit import compiled
+from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours, paths
 from pylvs.tables.layouts import HELD_SLOT, KNOWN, UNICAST
 from pylvs.wire import ethernet
@@ -24,8 +26,11 @@ def discard(frame, reason):
 
 
 @compiled
-def send(tables, memory, frame, path_row, neighbour_row, now_ms):
-    """Address a finished packet to its next hop.  Its reason is kept unless it cannot leave."""
+def send(tables, memory, frames, count, frame, path_row, neighbour_row, mtu, now_ms):
+    """Address a finished packet to its next hop, in fragments if it does not fit ``mtu``.
+
+    Its reason is kept unless it cannot leave, or leaves in pieces.
+    """
     if path_row == NONE or neighbour_row == NONE:
         discard(frame, Reason.NO_ROUTE)
         return
@@ -34,25 +39,52 @@ def send(tables, memory, frame, path_row, neighbour_row, now_ms):
     frame.port_out = neighbour.port
     ethernet.write(memory, frame.offset, neighbour.mac, port.mac, ethernet.IPV4)
     frame.verdict = Verdict.TRANSMIT
+    if frame.segment_kind == 0 and (frame.packet_size > mtu or frame.fragment_max):
+        if _send_pieces(tables, memory, frames, count, frame, neighbour_row, mtu, now_ms):
+            return
     if neighbour.state != KNOWN and not port.raw_ip:
-        _hold(tables, memory, frame, neighbour_row, now_ms)
+        hold(tables, memory, frame, neighbour_row, now_ms)
 
 
-@compiled
-def send_to(tables, memory, frame, address, now_ms):
+@apart
+def _send_pieces(tables, memory, frames, count, frame, neighbour_row, mtu, now_ms):
+    """Let fragments of the frame leave in its place; return False if it fits as it is.
+
+    A packet that came in fragments leaves in fragments no larger than those.
+    """
+    limit = min(frame.fragment_max, mtu) if frame.fragment_max else mtu
+    if frame.packet_size <= limit:
+        return False
+    segments.finish_checksum(memory, frame)
+    first = count + tables.director[0].born
+    if not pieces.cut(tables, memory, frames, count, frame, limit):
+        discard(frame, Reason.SCRATCH_FULL)
+        return True
+    discard(frame, Reason.FRAGMENTED)
+    neighbour = tables.neighbours[neighbour_row]
+    if neighbour.state != KNOWN and not tables.ports[neighbour.port].raw_ip:
+        for row in range(first, count + tables.director[0].born):
+            hold(tables, memory, frames[row], neighbour_row, now_ms)
+    return True
+
+
+@apart
+def send_to(tables, memory, frames, count, frame, address, now_ms):
     """Route a finished packet to ``address`` and send it there."""
     path_row = paths.find(tables, address)
     if path_row == NONE or tables.paths[path_row].kind != UNICAST:
         discard(frame, Reason.NO_ROUTE)
         return
-    if tables.paths[path_row].port == NONE:
+    path = tables.paths[path_row]
+    if path.port == NONE:
         discard(frame, Reason.NO_ROUTE)
         return
-    send(tables, memory, frame, path_row, paths.next_hop(tables, path_row, address), now_ms)
+    hop = paths.next_hop(tables, path_row, address)
+    send(tables, memory, frames, count, frame, path_row, hop, int64(path.mtu), now_ms)
 
 
-@compiled
-def _hold(tables, memory, frame, neighbour_row, now_ms):
+@apart
+def hold(tables, memory, frame, neighbour_row, now_ms):
     """Copy the frame out until its next hop's MAC is known."""
     neighbours.want(tables, neighbour_row, now_ms)
     director = tables.director[0]

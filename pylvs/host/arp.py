@@ -7,28 +7,13 @@ from numpy import int64
 from pylvs.forwarding import born
 from pylvs.frames import NONE, Reason, Verdict
 from pylvs.jit import compiled
-from pylvs.tables import neighbours
+from pylvs.tables import neighbours, paths
 from pylvs.tables.layouts import ASKED, FAILED
 from pylvs.wire import arp, ethernet
 from pylvs.wire.memory import load_u16, load_u32, load_u48
 
 RETRY_MS: Final = 1_000  # neigh/*/retrans_time_ms
 ATTEMPTS: Final = 3  # neigh/*/mcast_solicit
-
-
-@compiled
-def own_row(tables, address):
-    """Return the row of a VIP in ``own``, which is sorted by address, or ``NONE``."""
-    low, high = 0, tables.director[0].own_count
-    while low < high:
-        middle = (low + high) >> 1
-        if tables.own[middle].address < address:
-            low = middle + 1
-        else:
-            high = middle
-    if low < tables.director[0].own_count and tables.own[low].address == address:
-        return low
-    return NONE
 
 
 @compiled
@@ -47,7 +32,7 @@ def receive(tables, memory, frame):
         if neighbour != NONE:
             neighbours.learn(tables, neighbour, mac)
     target = load_u32(memory, at + arp.TARGET_ADDRESS)
-    row = own_row(tables, target)
+    row = paths.own_row(tables, target)
     if row == NONE or not tables.own[row].answers_arp or sender == target:
         return
     frame.reason = Reason.ARP

@@ -1,49 +1,66 @@
 """The reset that a closed TCP port answers with (RFC 9293, section 3.10.7.1).
 
-As Linux sends it: identification 0, DF, TTL 64, TOS 0, window 0, no options.
+As Linux sends it: identification 0, DF, TTL 64, the TOS it was asked with, window 0, no options.
 """
 
 from typing import Final
 
 from pylvs.forwarding import born
-from pylvs.forwarding.transmit import send_to
 from pylvs.frames import NONE, Reason
 from pylvs.host import limits
-from pylvs.jit import compiled
+from pylvs.jit import apart, compiled
+from pylvs.tables import paths
 from pylvs.wire import ethernet, ipv4, transport
-from pylvs.wire.memory import load_u32, store_u16, store_u32
+from pylvs.wire.memory import load_u8, load_u32, store_u16, store_u32
 
 _DATA_OFFSET_FLAGS: Final = 0x5000
 _SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
+_ECN: Final = 3
 
 
-@compiled
-def send_reset(tables, memory, frames, count, frame, now_ms):
-    """Refuse a segment that belongs to no connection; a reset itself is never answered."""
-    if frame.tcp_flags & transport.RST:
-        return
+@apart
+def new_reset(tables, memory, frames, count, frame, now_ms):
+    """Return the row of a reset that refuses the frame's segment, or ``NONE``.
+
+    A reset itself is never answered.  The caller sends it.
+    """
+    if frame.signal & transport.RST:
+        return NONE
+    if not paths.may_be_source(tables, frame.destination, frame.mark):
+        return NONE
     if not limits.allows(tables, now_ms):
         tables.reasons[Reason.RATE_LIMITED] += 1
-        return
+        return NONE
     row = born.new(tables, frames, count, ethernet.HEADER_SIZE + _SIZE)
     if row == NONE:
-        return
+        return NONE
     reset = frames[row]
     reset.reason = Reason.RESET_SENT
     ip = reset.offset + ethernet.HEADER_SIZE
     tcp = ip + ipv4.HEADER_SIZE
-    source, destination = frame.destination, frame.source
+    tos = load_u8(memory, frame.ip + ipv4.TOS) & ~_ECN
+    source = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    destination = frame.source
     fragment = ipv4.DONT_FRAGMENT
-    ipv4.write(memory, ip, 0, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
+    ipv4.write(memory, ip, tos, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
     _write_tcp(memory, ip, tcp, frame)
-    send_to(tables, memory, reset, destination, now_ms)
+    reset.ip = ip
+    reset.transport = tcp
+    reset.packet_size = _SIZE
+    reset.protocol = ipv4.TCP
+    reset.source = source
+    reset.destination = destination
+    reset.source_port = frame.destination_port
+    reset.destination_port = frame.source_port
+    reset.signal = load_u8(memory, tcp + transport.FLAGS)
+    return row
 
 
 @compiled
 def _write_tcp(memory, ip, tcp, frame):
     store_u16(memory, tcp + transport.SOURCE_PORT, frame.destination_port)
     store_u16(memory, tcp + transport.DESTINATION_PORT, frame.source_port)
-    if frame.tcp_flags & transport.ACK:
+    if frame.signal & transport.ACK:
         sequence = load_u32(memory, frame.transport + transport.ACKNOWLEDGMENT)
         acknowledgment = 0
         flags = transport.RST
@@ -65,8 +82,8 @@ def _end_of(memory, frame):
     """Return the sequence number after the segment; SYN and FIN each count as one byte."""
     header = transport.tcp_header_size(memory, frame.transport)
     size = frame.packet_size - (frame.transport - frame.ip) - header
-    if frame.tcp_flags & transport.SYN:
+    if frame.signal & transport.SYN:
         size += 1
-    if frame.tcp_flags & transport.FIN:
+    if frame.signal & transport.FIN:
         size += 1
     return (load_u32(memory, frame.transport + transport.SEQUENCE) + size) & 0xFFFF_FFFF

@@ -1,52 +1,90 @@
-"""Plain forwarding of what the director has claimed and IPVS leaves to the router around it.
+"""What a router does to packets on their way (RFC 1812; net/ipv4/ip_forward.c).
 
-A masqueraded server may also talk from its service's port to somebody who is no client of the
-director: the host does not see that packet any more, so the director forwards it, untranslated.
+IPVS looks at a real server's replies after the router has: so do we.  And what the director has
+claimed, or no host stack is there for, it forwards itself, by the packet's own destination.
 """
 
 from pylvs.forwarding.segments import largest_packet
-from pylvs.forwarding.transmit import discard, send_to
-from pylvs.frames import Reason
-from pylvs.host.errors import OWN, send_error
+from pylvs.forwarding.transmit import discard
+from pylvs.frames import (
+    DELIVERY_MASK,
+    FORWARDED_IN_PIECES,
+    NONE,
+    RECORDS_ROUTE,
+    RECORDS_TIME,
+    Reason,
+    Verdict,
+)
+from pylvs.host import options
+from pylvs.host.errors import send_error
 from pylvs.jit import compiled
+from pylvs.tables import paths
+from pylvs.tables.layouts import UNICAST
 from pylvs.wire import icmp, ipv4
-from pylvs.wire.memory import load_u8, load_u16
+from pylvs.wire.memory import load_u8, load_u16, load_u32
 
 
 @compiled
-def outlives(tables, memory, frames, count, frame, source, now_ms):
-    """Whether the frame's TTL lets it go one hop further; if not, its sender is told.
-
-    ``source`` is the address the error comes from, ``OWN`` for the director's.
-    """
+def outlives(tables, memory, frames, count, frame, now_ms):
+    """Whether the frame's TTL lets it go one hop further; if not, its sender is told."""
     if load_u8(memory, frame.ip + ipv4.TTL) > 1:
         return True
-    type_, code = icmp.TIME_EXCEEDED, icmp.IN_TRANSIT
-    detail = icmp.NO_DETAIL
-    send_error(tables, memory, frames, count, frame, type_, code, detail, source, now_ms)
+    type_, code, detail = icmp.TIME_EXCEEDED, icmp.IN_TRANSIT, icmp.NO_DETAIL
+    send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms)
     discard(frame, Reason.TIME_EXCEEDED)
     return False
 
 
 @compiled
-def fits(tables, memory, frames, count, frame, mtu, source, now_ms):
-    """Whether every packet the frame stands for fits ``mtu``; if not, its sender is told."""
-    if largest_packet(memory, frame) <= mtu:
+def fits(tables, memory, frames, count, frame, mtu, now_ms):
+    """Whether the packets the frame stands for may go by a path of this MTU.
+
+    A larger one may, in fragments, unless it forbids them: then its sender is told.
+    """
+    if frame.packet_size <= mtu or largest_packet(memory, frame) <= mtu:
         return True
-    if load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT:
-        type_, code = icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED
-        send_error(tables, memory, frames, count, frame, type_, code, mtu, source, now_ms)
-        discard(frame, Reason.TOO_BIG)
-    else:
-        discard(frame, Reason.UNFRAGMENTED)
+    if load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT == 0:
+        return True
+    type_, code = icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED
+    send_error(tables, memory, frames, count, frame, type_, code, mtu, now_ms)
+    discard(frame, Reason.TOO_BIG)
     return False
 
 
 @compiled
-def route(tables, memory, frames, count, frame, mtu, now_ms):
-    """Forward the frame as a router does, by its own destination."""
-    if not outlives(tables, memory, frames, count, frame, OWN, now_ms):
-        return
-    if fits(tables, memory, frames, count, frame, mtu, OWN, now_ms):
-        ipv4.decrement_ttl(memory, frame.ip)
-        send_to(tables, memory, frame, frame.destination, now_ms)
+def lets_pass(tables, memory, frame):
+    """Do to a packet for somebody else what comes before IPVS sees it; return whether it lives.
+
+    Route, TTL and size; a packet put together from fragments has been through the last two.  What
+    does not live has its verdict; its sender is told later.  Sets ``frame.path``.
+    """
+    frame.verdict = Verdict.DROP
+    if not tables.director[0].ip_forward:
+        frame.reason = Reason.DISCARDED
+        return False
+    destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    row = paths.find_marked(tables, destination, frame.mark)
+    if row == NONE or tables.paths[row].kind != UNICAST or tables.paths[row].port == NONE:
+        frame.reason = Reason.NO_ROUTE
+        return False
+    frame.path = row
+    if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES:
+        return True
+    if load_u8(memory, frame.ip + ipv4.TTL) <= 1:
+        frame.reason = Reason.TIME_EXCEEDED
+        return False
+    if frame.packet_size > tables.paths[row].mtu:
+        df = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
+        if df and largest_packet(memory, frame) > tables.paths[row].mtu:
+            frame.reason = Reason.TOO_BIG
+            return False
+    ipv4.decrement_ttl(memory, frame.ip)
+    return True
+
+
+@compiled
+def finish_options(memory, frame, address):
+    """Write what a router records into the options; ``address`` is where the packet leaves."""
+    if frame.delivery & (RECORDS_ROUTE | RECORDS_TIME) == 0:
+        address = 0
+    options.leave(memory, frame, address)

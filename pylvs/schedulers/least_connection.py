@@ -1,7 +1,8 @@
-"""Least connection (lc), and least connection by weight (wlc, ipvsadm's default).
+"""Those who have least to do: lc, wlc (ipvsadm's default), sed and nq.
 
-An active connection counts for 256 inactive ones (ip_vs_dest_conn_overhead).  On a tie the server
-that stands first in the list, the one added last, keeps the pick.
+lc and wlc count an active connection like 256 inactive ones (ip_vs_dest_conn_overhead); sed and nq
+count the active ones and the one to come.  On a tie the server that stands first in the list, the
+one added last, keeps the pick.  (ip_vs_lc.c, ip_vs_wlc.c, ip_vs_sed.c, ip_vs_nq.c)
 """
 
 from numpy import int64
@@ -16,13 +17,19 @@ def overhead(server):
 
 
 @compiled
+def is_usable(server):
+    """Whether a scheduler may pick the server for a new connection."""
+    return server.weight > 0 and not server.overloaded
+
+
+@compiled
 def pick_least(tables, service_row):
-    """Return the server with the least overhead among those of weight above 0, or ``NONE``."""
+    """Return the usable server with the least overhead, or ``NONE``."""
     least = NONE
     at = int64(tables.services[service_row].head)
     while at != NONE:
         server = tables.servers[at]
-        if server.weight > 0 and (
+        if is_usable(server) and (
             least == NONE or overhead(server) < overhead(tables.servers[least])
         ):
             least = at
@@ -32,12 +39,12 @@ def pick_least(tables, service_row):
 
 @compiled
 def pick_least_weighted(tables, service_row):
-    """Return the server with the least overhead a weight, by cross product, or ``NONE``."""
+    """Return the usable server with the least overhead a weight, by cross product, or ``NONE``."""
     least = NONE
     at = int64(tables.services[service_row].head)
     while at != NONE:
         server = tables.servers[at]
-        if server.weight > 0 and (
+        if is_usable(server) and (
             least == NONE
             or overhead(tables.servers[least]) * int64(server.weight)
             > overhead(server) * int64(tables.servers[least].weight)
@@ -45,3 +52,36 @@ def pick_least_weighted(tables, service_row):
             least = at
         at = int64(server.next)
     return least
+
+
+@compiled
+def _waits_longer(one, other):
+    """Whether a connection more would wait longer at ``one`` than at ``other``."""
+    return (int64(one.active) + 1) * int64(other.weight) > (int64(other.active) + 1) * int64(
+        one.weight
+    )
+
+
+@compiled
+def pick_shortest_delay(tables, service_row):
+    """Return the usable server with the shortest expected delay (sed), or ``NONE``."""
+    least = NONE
+    at = int64(tables.services[service_row].head)
+    while at != NONE:
+        server = tables.servers[at]
+        if is_usable(server) and (least == NONE or _waits_longer(tables.servers[least], server)):
+            least = at
+        at = int64(server.next)
+    return least
+
+
+@compiled
+def pick_never_queue(tables, service_row):
+    """Return the first usable server without an active connection, else sed's pick (nq)."""
+    at = int64(tables.services[service_row].head)
+    while at != NONE:
+        server = tables.servers[at]
+        if is_usable(server) and server.active == 0:
+            return at
+        at = int64(server.next)
+    return pick_shortest_delay(tables, service_row)

@@ -12,18 +12,19 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import compiled
+from pylvs.schedulers.least_connection import is_usable
 
 _NOBODY: Final = -2
 
 
 @compiled
 def pick_in_turn(tables, service_row):
-    """Return the next server with a weight above 0, or ``NONE``."""
+    """Return the next usable server, or ``NONE``."""
     service = tables.services[service_row]
     at = int64(service.current)
     for _ in range(service.server_count + 1):
         at = int64(service.head) if at == NONE else int64(tables.servers[at].next)
-        if at != NONE and tables.servers[at].weight > 0:
+        if at != NONE and is_usable(tables.servers[at]):
             service.current = at
             return at
     return NONE
@@ -46,7 +47,8 @@ def pick_by_weight(tables, service_row):
     while True:
         at = int64(service.head) if at == NONE else int64(tables.servers[at].next)
         if at != NONE:
-            if tables.servers[at].weight >= service.current_weight:
+            server = tables.servers[at]
+            if server.weight >= service.current_weight and not server.overloaded:
                 service.current = at
                 return at
             if at == stop:

@@ -3,7 +3,8 @@
     buckets[hash(client, protocol)] -> row -> row -> NONE        newest first, as in Linux
 
 A connection is hashed by its client's end alone, so both directions of a NAT flow find it by one
-entry: the client is the source of requests and the destination of replies.
+entry: the client is the source of requests and the destination of replies.  Templates, which pin
+persistent clients, are rows of the same table: client port 0, the client's address masked.
 """
 
 from typing import Final
@@ -12,8 +13,15 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import compiled
-from pylvs.tables import expiry, layouts
-from pylvs.tables.layouts import FLAG_HASHED, FLAG_INACTIVE, FORWARDING_MASK, MASQUERADE
+from pylvs.tables import expiry, layouts, servers, states
+from pylvs.tables.layouts import (
+    FLAG_HASHED,
+    FLAG_INACTIVE,
+    FLAG_ONE_PACKET,
+    FLAG_TEMPLATE,
+    FORWARDING_MASK,
+    MASQUERADE,
+)
 
 CHAIN_LIMIT: Final = 4_096
 """How far a chain is followed; only one client port and thousands of services come near."""
@@ -53,6 +61,29 @@ def find_request(tables, bucket, frame):
             and entry.virtual_address == frame.destination
             and entry.virtual_port == frame.destination_port
             and entry.protocol == frame.protocol
+            and int64(entry.conn_flags) & FLAG_TEMPLATE == 0
+        ):
+            return row
+        row = int64(entry.next)
+    return NONE
+
+
+@compiled
+def find_template(tables, protocol, client, address, port):
+    """Return the template of a masked client at a virtual address, or ``NONE``."""
+    connections = tables.connections
+    row = int64(tables.buckets[bucket_of(tables, client, 0, protocol)])
+    for _ in range(CHAIN_LIMIT):
+        if row == NONE:
+            return NONE
+        entry = connections[row]
+        if (
+            entry.client_address == client
+            and entry.client_port == 0
+            and entry.virtual_address == address
+            and entry.virtual_port == port
+            and entry.protocol == protocol
+            and int64(entry.conn_flags) & FLAG_TEMPLATE
         ):
             return row
         row = int64(entry.next)
@@ -75,6 +106,7 @@ def find_reply(tables, bucket, frame):
             entry.client_address == frame.destination
             and entry.client_port == frame.destination_port
             and entry.protocol == frame.protocol
+            and int64(entry.conn_flags) & FLAG_TEMPLATE == 0
         ):
             if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
                 if entry.server_address == frame.source and entry.server_port == frame.source_port:
@@ -104,24 +136,39 @@ def allocate(tables):
     if row != NONE:
         director.free = tables.connections[row].next
         return row
-    if director.high_water == tables.connections.size:
+    if director.high_water == director.connections_limit:
         return NONE
     director.high_water += 1
     return director.high_water - 1
 
 
 @compiled
-def insert(tables, row):
-    """Put a filled row at the head of its chain, and charge its server with it."""
+def insert(tables, row, now_ms):
+    """Put a filled row at the head of its chain and into the wheel, and bind it to its server.
+
+    A one-packet connection is bound only: nobody will look it up.
+    """
     entry = tables.connections[row]
-    bucket = bucket_of(
-        tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
-    )
-    entry.next = tables.buckets[bucket]
-    tables.buckets[bucket] = row
-    entry.conn_flags = int64(entry.conn_flags) | FLAG_HASHED | FLAG_INACTIVE
-    tables.servers[entry.server].inactive += 1
-    tables.director[0].connection_count += 1
+    entry.conn_flags = int64(entry.conn_flags) | FLAG_INACTIVE
+    entry.expires_ms = now_ms + int64(entry.timeout_ms)
+    if int64(entry.conn_flags) & FLAG_ONE_PACKET == 0:
+        bucket = bucket_of(
+            tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
+        )
+        entry.next = tables.buckets[bucket]
+        tables.buckets[bucket] = row
+        entry.conn_flags = int64(entry.conn_flags) | FLAG_HASHED
+        expiry.link(tables, row, expiry.tick_of(tables, row))
+        tables.director[0].connection_count += 1
+    if entry.server != NONE:
+        server = tables.servers[entry.server]
+        if int64(entry.conn_flags) & FLAG_TEMPLATE:
+            server.persistent += 1
+        else:
+            server.inactive += 1
+        servers.weigh_load(server)
+    if entry.control != NONE:
+        tables.connections[entry.control].controls += 1
 
 
 @compiled
@@ -130,11 +177,9 @@ def set_active(tables, row, active):
     entry = tables.connections[row]
     flags = int64(entry.conn_flags)
     was_active = flags & FLAG_INACTIVE == 0
-    if active == was_active:
+    if active == was_active or entry.server == NONE:
         return
     entry.conn_flags = flags ^ FLAG_INACTIVE
-    if entry.server == NONE:
-        return
     server = tables.servers[entry.server]
     step = 1 if active else -1
     server.active += step
@@ -149,6 +194,34 @@ def remove(tables, row):
     still to be sent.
     """
     entry = tables.connections[row]
+    flags = int64(entry.conn_flags)
+    director = tables.director[0]
+    if flags & FLAG_HASHED:
+        _unchain(tables, row)
+        expiry.unlink(tables, row)
+        director.connection_count -= 1
+    if entry.server != NONE:
+        server = tables.servers[entry.server]
+        if flags & FLAG_TEMPLATE:
+            server.persistent -= 1
+        elif flags & FLAG_INACTIVE:
+            server.inactive -= 1
+        else:
+            server.active -= 1
+        if server.overloaded:
+            servers.weigh_load(server)
+    if entry.control != NONE:
+        tables.connections[entry.control].controls -= 1
+    entry.expires_ms = 0
+    entry.next = director.freed
+    if director.freed == NONE:
+        director.freed_tail = row
+    director.freed = row
+
+
+@compiled
+def _unchain(tables, row):
+    entry = tables.connections[row]
     bucket = bucket_of(
         tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
     )
@@ -159,24 +232,33 @@ def remove(tables, row):
         while tables.connections[at].next != row:
             at = int64(tables.connections[at].next)
         tables.connections[at].next = entry.next
-    expiry.unlink(tables, row)
 
-    if entry.server != NONE:
-        server = tables.servers[entry.server]
-        if int64(entry.conn_flags) & FLAG_INACTIVE:
-            server.inactive -= 1
-        else:
-            server.active -= 1
-        if not server.available and server.active + server.inactive == 0:
-            server.used = 0
-    entry.expires_ms = 0
 
-    director = tables.director[0]
-    director.connection_count -= 1
-    entry.next = director.freed
-    if director.freed == NONE:
-        director.freed_tail = row
-    director.freed = row
+@compiled
+def expire(tables, row):
+    """Remove a connection that is due; a template in use lingers instead, for a minute each time.
+
+    From then on its timeout is that minute, also for new connections, as in Linux.
+    """
+    entry = tables.connections[row]
+    if entry.controls == 0:
+        remove(tables, row)
+        return
+    entry.timeout_ms = states.LINGER_MS
+    entry.expires_ms += states.LINGER_MS
+    expiry.place(tables, row)
+
+
+@compiled
+def live(tables, row, now_ms):
+    """Return the row a lookup found, or ``NONE`` if it was due and is gone."""
+    if row == NONE or not is_due(tables, row, now_ms):
+        return row
+    while is_due(tables, row, now_ms):
+        expire(tables, row)
+        if tables.connections[row].expires_ms == 0:
+            return NONE
+    return row
 
 
 @compiled
@@ -202,7 +284,7 @@ def sweep(tables, now_ms, limit, exact):
         if row == NONE:
             director.tick += 1
         elif is_due(tables, row, now_ms):
-            remove(tables, row)
+            expire(tables, row)
         else:
             expiry.place(tables, row)
     else:
@@ -218,5 +300,5 @@ def _sweep_current(tables, tick, now_ms):
     while row != NONE:
         following = int64(tables.connections[row].wheel_next)
         if is_due(tables, row, now_ms):
-            remove(tables, row)
+            expire(tables, row)
         row = following

@@ -26,7 +26,7 @@ def link(tables, row, tick):
     entry = tables.connections[row]
     slot = tick % WHEEL_SIZE
     first = int64(tables.wheel[slot])
-    entry.wheel_tick = tick
+    entry.wheel_slot = slot
     entry.wheel_previous = NONE
     entry.wheel_next = first
     if first != NONE:
@@ -39,7 +39,7 @@ def unlink(tables, row):
     entry = tables.connections[row]
     before, after = int64(entry.wheel_previous), int64(entry.wheel_next)
     if before == NONE:
-        tables.wheel[int64(entry.wheel_tick) % WHEEL_SIZE] = after
+        tables.wheel[entry.wheel_slot] = after
     else:
         tables.connections[before].wheel_next = after
     if after != NONE:
@@ -69,5 +69,7 @@ def restart(tables, row, timeout_ms, now_ms):
     entry = tables.connections[row]
     entry.timeout_ms = timeout_ms
     entry.expires_ms = now_ms + timeout_ms
-    if (now_ms + timeout_ms) // TICK_MS < entry.wheel_tick:
+    begin = tables.director[0].tick + 1
+    ahead = (int64(entry.wheel_slot) - begin) % WHEEL_SIZE
+    if (now_ms + timeout_ms) // TICK_MS < begin + ahead:
         place(tables, row)

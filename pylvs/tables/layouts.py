@@ -5,12 +5,13 @@ int64 to begin with: uint64 + int64 is float64 in NumPy.  Addresses and ports ar
 a MAC is an int64 below 2**48.  Rows refer to rows by number, ``NONE`` (-1) being nobody.
 """
 
+import mmap
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from pylvs.frames import NONE, REASON_COUNT
-from pylvs.jit import records
+from pylvs.jit import attributed
 
 # fmt: off
 
@@ -20,23 +21,24 @@ from pylvs.jit import records
 # read only after the folds agree: 64 B more for those who use IPv6, nothing for those who do not.
 CONNECTION: Final = np.dtype([
     ("client_address", np.uint32),
-    ("virtual_address", np.uint32),
+    ("virtual_address", np.uint32),  # a firewall mark's template: the mark
     ("server_address", np.uint32),
     ("client_port", np.uint16),
     ("virtual_port", np.uint16),
     ("server_port", np.uint16),
     ("protocol", np.uint8),
     ("state", np.uint8),
-    ("conn_flags", np.uint32),     # ip_vs.h, IP_VS_CONN_F_*: the method in the low three bits
-    ("server", np.int32),          # row in SERVER, NONE once that was removed
+    ("conn_flags", np.uint16),     # ip_vs.h, IP_VS_CONN_F_*: the method in the low three bits
+    ("wheel_slot", np.uint16),     # where the row stands in the timing wheel
+    ("server", np.int32),          # row in SERVER; NONE: it has none (bypass)
     ("next", np.int32),            # in its hash chain, or in the free list
     ("expires_ms", np.int64),      # engine clock; 0: the row is free
     ("timeout_ms", np.uint32),     # what the timer was last started with
     ("in_packets", np.uint32),     # IPVS's in_pkts
-    ("wheel_tick", np.int32),      # where the row stands in the timing wheel
     ("wheel_next", np.int32),
     ("wheel_previous", np.int32),
-    ("mark", np.uint32),           # IPVS's fwmark; no service has one yet
+    ("control", np.int32),         # row of the template it was made under, or NONE
+    ("controls", np.int32),        # of a template: how many were made under it
 ], align=True)
 assert CONNECTION.itemsize == 64
 
@@ -45,9 +47,12 @@ MASQUERADE: Final = 0              # IP_VS_CONN_F_MASQ
 LOCAL: Final = 1
 TUNNEL: Final = 2
 ROUTE: Final = 3                   # IP_VS_CONN_F_DROUTE
+BYPASS: Final = 4
 FLAG_HASHED: Final = 0x0040
 FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
+FLAG_TEMPLATE: Final = 0x1000
+FLAG_ONE_PACKET: Final = 0x2000
 
 STATISTICS: Final = [
     ("connections", np.int64),
@@ -59,10 +64,14 @@ STATISTICS: Final = [
 
 SERVICE: Final = np.dtype([
     ("used", np.int32),
-    ("protocol", np.int32),
+    ("protocol", np.int32),        # of a firewall mark's service: TCP, as in Linux
     ("address", np.uint32),
     ("port", np.uint16),
     ("_reserved", np.uint16),
+    ("mark", np.uint32),           # not 0: the service is known by this firewall mark alone
+    ("netmask", np.uint32),        # of persistent clients
+    ("service_flags", np.int32),   # PERSISTENT, ONE_PACKET, SCHEDULER_1 ... 3
+    ("persistent_ms", np.int64),   # a new template's timeout
     ("next", np.int32),            # in its hash chain
     ("scheduler", np.int32),       # schedulers.NUMBERS
     ("head", np.int32),            # newest server
@@ -72,12 +81,24 @@ SERVICE: Final = np.dtype([
     ("current_weight", np.int32),  # wrr
     ("max_weight", np.int32),      # wrr
     ("weight_step", np.int32),     # wrr: the weights' greatest common divisor
+    ("slots_begin", np.int32),     # dh, sh, mh: where its table lies in ``slots``, or NONE
+    ("slots_count", np.int32),
+    ("cached", np.int32),          # lblc, lblcr: entries of its own
+    ("cleanings", np.int32),       # lblc, lblcr: since the last full one
+    ("clean_ms", np.int64),        # lblc, lblcr: when its entries are looked through next
     *STATISTICS,
 ], align=True)
+PERSISTENT: Final = 0x01           # ip_vs.h, IP_VS_SVC_F_*
+ONE_PACKET: Final = 0x04
+SCHEDULER_1: Final = 0x08          # sh, mh: fallback
+SCHEDULER_2: Final = 0x10          # sh, mh: port
+SCHEDULER_3: Final = 0x20
 
 SERVER: Final = np.dtype([
     ("used", np.int32),
     ("available", np.int32),       # in its service's list; else only kept for connections
+    ("local", np.int32),           # the director itself, where it plays the host
+    ("overloaded", np.int32),      # reached its upper threshold, not yet below the lower one
     ("address", np.uint32),
     ("port", np.uint16),
     ("forwarding", np.uint16),
@@ -85,15 +106,33 @@ SERVER: Final = np.dtype([
     ("next", np.int32),            # in its service's list, newest first
     ("next_sender", np.int32),     # in the chain of servers by their own address
     ("weight", np.int32),
+    ("last_weight", np.int32),     # the last above 0: what mh's table is made of
+    ("upper", np.int32),           # connection thresholds, 0: none
+    ("lower", np.int32),
     ("active", np.int32),
     ("inactive", np.int32),
+    ("persistent", np.int32),      # templates
+    ("tunnel_type", np.int32),     # IPIP, GUE, GRE
+    ("tunnel_port", np.int32),     # GUE
+    ("tunnel_flags", np.int32),    # TUNNEL_CHECKSUM, TUNNEL_REMOTE_CHECKSUM
     ("path", np.int32),            # row in PATH: how a frame gets there; NONE: no route
     ("neighbour", np.int32),       # row in NEIGHBOUR: its next hop
+    ("exception", np.int32),       # row in MTU_EXCEPTION that its route is known to have, or NONE
     ("virtual_address", np.uint32),  # what the service was, for the server's return
+    ("virtual_mark", np.uint32),
     ("virtual_port", np.uint16),
     ("protocol", np.uint16),
+    ("mh_at", np.int32),           # mh: where its permutation of the slots stands, and its step
+    ("mh_skip", np.int32),
+    ("cached", np.int32),          # entries of lblc and lblcr that name it
+    ("idle_ms", np.int64),         # removed: when it was first seen without a connection; 0: never
     *STATISTICS,
 ], align=True)
+IPIP: Final = 0                    # ip_vs.h, IP_VS_CONN_F_TUNNEL_TYPE_*
+GUE: Final = 1
+GRE: Final = 2
+TUNNEL_CHECKSUM: Final = 1
+TUNNEL_REMOTE_CHECKSUM: Final = 2
 
 # A next hop, and how to reach it.  One row serves all servers and clients behind it.
 NEIGHBOUR: Final = np.dtype([
@@ -122,12 +161,74 @@ PATH: Final = np.dtype([
     ("port", np.int32),            # row in PORT; NONE: an interface the director does not run on
     ("mtu", np.int32),
     ("kind", np.int32),            # UNICAST, LOCAL, UNREACHABLE
-    ("_reserved", np.int32),
+    ("mark", np.uint32),           # only for packets of this firewall mark; 0: for all
 ], align=True)
 UNICAST: Final = 1                 # rtnetlink.h, RTN_*
 LOCAL_ADDRESS: Final = 2
 BROADCAST_ADDRESS: Final = 3
 UNREACHABLE: Final = 7
+
+# A path MTU that an ICMP error told (net/ipv4/route.c, fib_nh_exception).
+MTU_EXCEPTION: Final = np.dtype([
+    ("address", np.uint32),        # 0: the row is free
+    ("mtu", np.int32),
+    ("expires_ms", np.int64),
+], align=True)
+
+# What packets get a firewall mark: iptables -t mangle -A PREROUTING ... -j MARK.
+MARK_RULE: Final = np.dtype([
+    ("protocol", np.int32),        # 0: any
+    ("first_port", np.int32),      # destination ports; 0 to 65535: a packet needs none
+    ("last_port", np.int32),
+    ("mark", np.uint32),
+    ("source", np.uint32),
+    ("source_mask", np.uint32),
+    ("destination", np.uint32),
+    ("destination_mask", np.uint32),
+], align=True)
+
+# lblc, lblcr: which servers a destination address is sent to.
+CACHE: Final = np.dtype([
+    ("used", np.int32),
+    ("service", np.int32),
+    ("address", np.uint32),
+    ("server", np.int32),          # lblc: its server; lblcr: head of its set, a row in MEMBER
+    ("members", np.int32),         # lblcr: how many
+    ("next", np.int32),            # in its hash chain
+    ("used_ms", np.int64),
+    ("changed_ms", np.int64),      # lblcr: when the set last grew or shrank
+], align=True)
+MEMBER: Final = np.dtype([
+    ("used", np.int32),
+    ("server", np.int32),
+    ("next", np.int32),
+], align=True)
+
+# Fragments of one packet, until all have come (net/ipv4/ip_fragment.c, struct ipq).
+REASSEMBLY: Final = np.dtype([
+    ("state", np.int32),           # FREE, OPEN, or COMPLETE until the batch is over
+    ("source", np.uint32),
+    ("destination", np.uint32),
+    ("identification", np.int32),
+    ("protocol", np.int32),
+    ("forwarded", np.int32),       # not addressed to the director: reassembled on the way
+    ("expires_ms", np.int64),
+    ("total", np.int32),           # payload bytes in all, as far as is known
+    ("received", np.int32),
+    ("has_last", np.int32),
+    ("header", np.int32),          # the first fragment's header, in bytes; 0: it has not come
+    ("first_size", np.int32),      # its payload
+    ("largest", np.int32),         # the largest fragment, with its header
+    ("largest_df", np.int32),      # the largest of those with DF
+    ("ecn", np.int32),             # 1 << ECN of every fragment
+    ("runs", np.int32),            # how many rows of ``runs`` are in use
+    ("port_in", np.int32),
+    ("mark", np.int64),
+    ("ticket", np.int64),          # of its latest fragment, among its source's
+], align=True)
+FREE: Final = 0
+OPEN: Final = 1
+COMPLETE: Final = 2
 
 PORT: Final = np.dtype([
     ("mac", np.int64),
@@ -189,14 +290,55 @@ DIRECTOR: Final = np.dtype([
     ("icmp_tokens", np.int64),     # kernel's icmp_msgs_per_sec/burst, in thousandths
     ("icmp_filled_ms", np.int64),
     ("unlimited", np.int64),       # no rate limits: conformance
-    ("forwards", np.int64),        # ip_forward: packets of servers without a connection
-    ("reuse_mode", np.int64),      # conn_reuse_mode
-    ("expire_gone", np.int64),     # expire_nodest_conn
-    ("sloppy_tcp", np.int64),
+    ("hosted", np.int64),          # no host stack behind: the director answers as one
+    ("midnight_ms", np.int64),     # milliseconds since midnight UT when the engine's clock was 0
+    ("reassembly_begin", np.int64),  # region of memory for fragments
+    ("reassembly_count", np.int64),  # packets of which some fragments have come
+    ("reassembled", np.int64),     # those completed in this batch
+    *((f"{name}_limit", np.int64) for name in
+      ("connections", "services", "servers", "neighbours", "paths", "own")),
+    ("services_seen", np.int64),   # rows of SERVICE ever used
+    ("servers_seen", np.int64),    # rows of SERVER ever used
+    ("servers_used", np.int64),
+    ("service_count", np.int64),
+    ("any_port_count", np.int64),  # services with port 0
+    ("ftp_count", np.int64),       # TCP services with port 21
+    ("mark_count", np.int64),      # services known by a firewall mark
+    ("mark_rule_count", np.int64),
+    ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used
+    ("dice", np.int64),            # twos: state of its random numbers
+    ("chores_ms", np.int64),       # when something of what follows is due
+    ("trash_ms", np.int64),        # when removed servers are looked through next; 0: there are none
+    ("drop_rate", np.int64),       # each how-many-th new connection drop_packet refuses; 0: none
+    ("drop_counter", np.int64),
+    ("guarded", np.int64),         # secure_tcp is in force
+    ("defence_ms", np.int64),      # when the defences act next
+    # net.ipv4.* and net.ipv4.vs.*, by their own names
+    ("ip_forward", np.int64),
+    ("ipfrag_time", np.int64),
+    ("ip_unprivileged_port_start", np.int64),
+    ("am_droprate", np.int64),
+    ("amemthresh", np.int64),
+    ("backup_only", np.int64),
+    ("cache_bypass", np.int64),
+    ("conn_reuse_mode", np.int64),
+    ("conntrack", np.int64),
+    ("drop_entry", np.int64),
+    ("drop_packet", np.int64),
+    ("expire_nodest_conn", np.int64),
+    ("expire_quiescent_template", np.int64),
+    ("ignore_tunneled", np.int64),
+    ("lblc_expiration", np.int64),
+    ("lblcr_expiration", np.int64),
+    ("nat_icmp_send", np.int64),
     ("pmtu_disc", np.int64),
+    ("run_estimation", np.int64),
+    ("schedule_icmp", np.int64),
+    ("secure_tcp", np.int64),
+    ("sloppy_sctp", np.int64),
+    ("sloppy_tcp", np.int64),
+    ("snat_reroute", np.int64),
 ], align=True)
-
-# fmt: on
 
 HASH_BITS: Final = 44
 WHEEL_SIZE: Final = 16_384
@@ -207,33 +349,39 @@ NEIGHBOUR_BUCKETS: Final = 4_096
 HELD_LIMIT: Final = 128  # Linux queues 101 packets a neighbour (unres_qlen_bytes)
 HELD_SLOT: Final = 66_048
 TOKEN_BUCKETS: Final = 4_096  # destinations whose ICMP rate is kept apart
+CACHE_BUCKETS: Final = 4_096
+REASSEMBLY_LIMIT: Final = 64  # packets; with their memory Linux's ipfrag_high_thresh, 4 MB
+REASSEMBLY_SLOT: Final = 66_048
+RUNS_LIMIT: Final = 128  # stretches without a hole, of one packet
+SLOTS_BLOCK: Final = 256  # what dh's and sh's table takes; mh's takes sixteen
+BLOCKS_LIMIT: Final = 4_096
+CACHE_LIMIT: Final = 65_536
+MARK_RULES_LIMIT: Final = 1_024
+PORTS_LIMIT: Final = 16
+_MAP_NORESERVE: Final = 0x4000  # sys/mman.h
+EXCEPTION_LIMIT: Final = 1_024
 
 
-class Tables(NamedTuple):
-    """Everything ``direct`` remembers.  Each field is an array of the layout it is named after."""
+FAR_FUTURE: Final = 1 << 62
 
-    director: Any  # DIRECTOR[1]
-    connections: Any  # CONNECTION[limit]
-    buckets: Any  # int32[2**k >= limit], heads of the connections' hash chains
-    wheel: Any  # int32[WHEEL_SIZE], heads of the wheel's lists
-    services: Any  # SERVICE[limit]
-    service_buckets: Any  # int32[SERVICE_BUCKETS]
-    servers: Any  # SERVER[limit]
-    sender_buckets: Any  # int32[SENDER_BUCKETS], masqueraded servers by (protocol, RIP, port)
-    neighbours: Any  # NEIGHBOUR[limit]
-    neighbour_buckets: Any  # int32[NEIGHBOUR_BUCKETS]
-    paths: Any  # PATH[limit]
-    ports: Any  # PORT[16]
-    own: Any  # OWN_ADDRESS[limit]
-    held: Any  # HELD[HELD_LIMIT]
-    timeouts: Any  # int64[2, 16], ms: a row each for TCP and UDP, by state
-    tokens: Any  # int64[TOKEN_BUCKETS, 2]: thousandths of an ICMP message, since when
-    reasons: Any  # int64[REASON_COUNT], how many frames had each
-    totals: Any  # int64[5], STATISTICS of all services together
+DEFAULTS: Final = {
+    "ip_forward": 1,
+    "ipfrag_time": 30,
+    "ip_unprivileged_port_start": 1_024,
+    "am_droprate": 10,
+    "amemthresh": 1_024,
+    "conn_reuse_mode": 1,
+    "lblc_expiration": 86_400,
+    "lblcr_expiration": 86_400,
+    "pmtu_disc": 1,
+    "run_estimation": 1,
+    "snat_reroute": 1,
+}
+"""What Linux starts with; every other setting starts as 0."""
 
 
 class Limits(NamedTuple):
-    """How much the tables hold."""
+    """How much the tables may hold; at most what ``ROOM`` says."""
 
     connections: int = 1_048_576
     services: int = 16_384
@@ -243,38 +391,84 @@ class Limits(NamedTuple):
     own: int = 16_384
 
 
+ROOM: Final = Limits(connections=1 << 24)  # a NumPy record is below 2 GB
+
+# All tables are one record: compiled code is handed one address, whatever it needs of them, and
+# how much of a table is used is a number, not a type.  Pages nobody touches cost nothing.
+TABLES: Final = np.dtype([
+    ("director", DIRECTOR, (1,)),
+    ("timeouts", np.int64, (3, 16)),    # ms: a row each for TCP, UDP and SCTP, by state
+    ("totals", np.int64, (5,)),         # STATISTICS of all services together
+    ("reasons", np.int64, (REASON_COUNT,)),  # how many frames had each
+    ("ports", PORT, (PORTS_LIMIT,)),
+    ("wheel", np.int32, (WHEEL_SIZE,)),  # heads of the wheel's lists
+    ("services", SERVICE, (ROOM.services,)),
+    ("service_buckets", np.int32, (SERVICE_BUCKETS,)),
+    ("servers", SERVER, (ROOM.servers,)),
+    ("sender_buckets", np.int32, (SENDER_BUCKETS,)),  # servers by what they send from
+    ("neighbours", NEIGHBOUR, (ROOM.neighbours,)),
+    ("neighbour_buckets", np.int32, (NEIGHBOUR_BUCKETS,)),
+    ("paths", PATH, (ROOM.paths,)),
+    ("exceptions", MTU_EXCEPTION, (EXCEPTION_LIMIT,)),
+    ("own", OWN_ADDRESS, (ROOM.own,)),
+    ("held", HELD, (HELD_LIMIT,)),
+    ("tokens", np.int64, (TOKEN_BUCKETS, 2)),  # thousandths of an ICMP message, since when
+    ("slots", np.int32, (BLOCKS_LIMIT * SLOTS_BLOCK,)),  # of dh, sh and mh: rows in SERVER
+    ("slot_owners", np.int32, (BLOCKS_LIMIT,)),  # the service that a block belongs to, or NONE
+    ("cache", CACHE, (CACHE_LIMIT,)),
+    ("cache_buckets", np.int32, (CACHE_BUCKETS,)),
+    ("members", MEMBER, (CACHE_LIMIT,)),
+    ("mark_rules", MARK_RULE, (MARK_RULES_LIMIT,)),
+    ("reassembly", REASSEMBLY, (REASSEMBLY_LIMIT,)),
+    ("runs", np.int32, (REASSEMBLY_LIMIT, RUNS_LIMIT, 2)),  # begin and end of what has come
+    ("tickets", np.int64, (TOKEN_BUCKETS,)),  # fragments that a source has sent
+    ("drop_counters", np.int64, (9,)),  # drop_entry: by how many packets a connection has seen
+    ("buckets", np.int32, (ROOM.connections,)),  # heads of the connections' hash chains
+    ("connections", CONNECTION, (ROOM.connections,)),
+], align=True)
+
+# fmt: on
+
+
+class Tables:
+    """Everything the director remembers: each field of ``TABLES`` as an array, for Python.
+
+    ``all`` is the record itself, TABLES[1], as doors take it.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self.all = world
+        for name in TABLES.names or ():
+            setattr(self, name, world[0][name])
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"there is no table {name}")
+
+
 def new_tables(limits: Limits, seed: tuple[int, int, int, int]) -> Tables:
     """Return empty tables.  ``seed`` keys the flow hash: four random ints of 44 bits."""
-    bucket_bits = max(4, (limits.connections - 1).bit_length())
-    tables = Tables(
-        director=records(DIRECTOR, 1),
-        connections=records(CONNECTION, limits.connections),
-        buckets=np.full(1 << bucket_bits, NONE, np.int32),
-        wheel=np.full(WHEEL_SIZE, NONE, np.int32),
-        services=records(SERVICE, limits.services),
-        service_buckets=np.full(SERVICE_BUCKETS, NONE, np.int32),
-        servers=records(SERVER, limits.servers),
-        sender_buckets=np.full(SENDER_BUCKETS, NONE, np.int32),
-        neighbours=records(NEIGHBOUR, limits.neighbours),
-        neighbour_buckets=np.full(NEIGHBOUR_BUCKETS, NONE, np.int32),
-        paths=records(PATH, limits.paths),
-        ports=records(PORT, 16),
-        own=records(OWN_ADDRESS, limits.own),
-        held=records(HELD, HELD_LIMIT),
-        timeouts=np.zeros((2, 16), np.int64),
-        tokens=np.zeros((TOKEN_BUCKETS, 2), np.int64),
-        reasons=np.zeros(REASON_COUNT, np.int64),
-        totals=np.zeros(len(STATISTICS), np.int64),
-    )
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    tables = Tables(attributed(np.frombuffer(mmap.mmap(-1, TABLES.itemsize, flags), TABLES, 1)))
     director = tables.director[0]
+    for name, value in limits._asdict().items():
+        assert value <= getattr(ROOM, name), f"no room for {value} {name}"
+        director[f"{name}_limit"] = value
     for name, value in zip(("seed_0", "seed_1", "seed_2", "seed_3"), seed, strict=True):
         director[name] = value
+    bucket_bits = max(4, (limits.connections - 1).bit_length())
     director["hash_shift"] = HASH_BITS - bucket_bits
+    tables.buckets[: 1 << bucket_bits] = NONE
+    for name in ("wheel", "service_buckets", "sender_buckets", "neighbour_buckets"):
+        getattr(tables, name)[:] = NONE
+    for name in ("slot_owners", "cache_buckets"):
+        getattr(tables, name)[:] = NONE
     for name in ("free", "freed", "freed_tail"):
         director[name] = NONE
     director["tick"] = -1
-    director["pmtu_disc"] = 1
-    director["reuse_mode"] = 1
-    director["forwards"] = 1
+    director["dice"] = seed[0] & 0x7FFF_FFFF
+    director["chores_ms"] = FAR_FUTURE
+    for name, value in DEFAULTS.items():
+        director[name] = value
     tables.held["neighbour"] = NONE
+    tables.drop_counters[:] = range(len(tables.drop_counters))
     return tables

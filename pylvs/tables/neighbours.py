@@ -66,12 +66,12 @@ def find_or_add(tables, port, address):
 def _allocate(tables):
     """Return a row never used, or one that can make place; ``NONE`` when there is none nearby."""
     director = tables.director[0]
-    if director.neighbour_count < tables.neighbours.size:
+    if director.neighbour_count < director.neighbours_limit:
         director.neighbour_count += 1
         return director.neighbour_count - 1
     for _ in range(RECLAIM_LIMIT):
         row = director.rover
-        director.rover = (row + 1) % tables.neighbours.size
+        director.rover = (row + 1) % director.neighbours_limit
         neighbour = tables.neighbours[row]
         if neighbour.pinned or neighbour.state == ASKED:
             continue

@@ -1,24 +1,75 @@
 """Routes: which port, next hop, source address and MTU lead to a destination.
 
-The table is short and sorted, longest prefix first, so a linear scan is the lookup: ten routes
-cost ten compares on one or two cache lines.
+The table is short and sorted, local addresses first, then those of firewall marks, then longest
+prefix first, so a linear scan is the lookup: ten routes cost ten compares on one or two cache
+lines.  Beside it, path MTUs that ICMP errors told; they hold for ten minutes.
 """
+
+from typing import Final
 
 from numpy import int64
 
-from pylvs.frames import NONE
-from pylvs.jit import compiled
+from pylvs.frames import LOCAL_DELIVERY, NONE, ON_THE_WAY
+from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours
+from pylvs.tables.layouts import LOCAL_ADDRESS
+
+MTU_MIN: Final = 552  # net.ipv4.route.min_pmtu
+EXCEPTION_MS: Final = 600_000  # net.ipv4.route.mtu_expires
 
 
 @compiled
 def find(tables, address):
+    """Return the row of the best route to ``address`` for packets without a mark, or ``NONE``."""
+    return find_marked(tables, address, 0)
+
+
+@compiled
+def find_marked(tables, address, mark):
     """Return the row of the best route to ``address``, or ``NONE``."""
     paths = tables.paths
     for row in range(tables.director[0].path_count):
-        if address & int64(paths[row].mask) == paths[row].network:
+        path = paths[row]
+        if address & int64(path.mask) == path.network and (path.mark == 0 or path.mark == mark):
             return row
     return NONE
+
+
+@compiled
+def own_row(tables, address):
+    """Return the row of a VIP in ``own``, which is sorted by address, or ``NONE``."""
+    low, high = 0, tables.director[0].own_count
+    while low < high:
+        middle = (low + high) >> 1
+        if tables.own[middle].address < address:
+            low = middle + 1
+        else:
+            high = middle
+    if low < tables.director[0].own_count and tables.own[low].address == address:
+        return low
+    return NONE
+
+
+@apart
+def delivery_of(tables, address, mark):
+    """Return ``LOCAL_DELIVERY`` or ``ON_THE_WAY``, as a packet's destination has it."""
+    if own_row(tables, address) != NONE:
+        return LOCAL_DELIVERY
+    row = find_marked(tables, address, mark)
+    if row != NONE and tables.paths[row].kind == LOCAL_ADDRESS:
+        return LOCAL_DELIVERY
+    return ON_THE_WAY
+
+
+@compiled
+def may_be_source(tables, address, mark):
+    """Whether the director may speak from where a packet was addressed to.
+
+    As a host does, it cannot where only a firewall mark brought the packet.
+    """
+    if mark == 0 or not tables.director[0].hosted:
+        return True
+    return delivery_of(tables, address, 0) == LOCAL_DELIVERY
 
 
 @compiled
@@ -27,3 +78,44 @@ def next_hop(tables, row, address):
     path = tables.paths[row]
     gateway = int64(path.gateway)
     return neighbours.find_or_add(tables, int64(path.port), gateway if gateway else address)
+
+
+@apart
+def exception_to(tables, address, now_ms):
+    """Return the row of what is known of the MTU to ``address``, or ``NONE``."""
+    for row in range(tables.director[0].exception_count):
+        exception = tables.exceptions[row]
+        if exception.address == address and exception.expires_ms > now_ms:
+            return row
+    return NONE
+
+
+@apart
+def learn_mtu(tables, address, mtu, now_ms):
+    """Note a path MTU, no lower than ``MTU_MIN`` and never above what holds already."""
+    path = find(tables, address)
+    if path == NONE:
+        return
+    row = exception_to(tables, address, now_ms)
+    known = int64(tables.paths[path].mtu if row == NONE else tables.exceptions[row].mtu)
+    if mtu >= known:
+        return
+    if row == NONE:
+        row = _free_exception(tables, now_ms)
+        tables.director[0].exception_count = max(tables.director[0].exception_count, row + 1)
+    exception = tables.exceptions[row]
+    exception.address = address
+    exception.mtu = max(mtu, min(known, MTU_MIN))
+    exception.expires_ms = now_ms + EXCEPTION_MS
+
+
+@compiled
+def _free_exception(tables, now_ms):
+    """Return a row that holds nothing any more, or the one that would first hold nothing."""
+    oldest = 0
+    for row in range(tables.exceptions.size):
+        if tables.exceptions[row].expires_ms <= now_ms:
+            return row
+        if tables.exceptions[row].expires_ms < tables.exceptions[oldest].expires_ms:
+            oldest = row
+    return oldest

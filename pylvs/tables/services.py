@@ -1,118 +1,156 @@
-"""Virtual services and their real servers: looked up by compiled code, changed by the mailbox.
+"""Virtual services: looked up by compiled code, changed by the mailbox.
 
     service_buckets[hash(protocol, VIP, port)] -> service -> service -> NONE
-    service.head -> newest server -> ... -> oldest server -> NONE
 
-New servers go to the head of the list, as in Linux: schedulers walk it in that order.  Whoever
-changes a list tells the scheduler afterwards (``schedulers.changed``).
+A service is known by protocol, VIP and port, or by a firewall mark alone.  What a packet finds, in
+this order (ip_vs_ctl.c, ip_vs_service_find): its mark's service; its very address and port; for
+TCP to an unprivileged port or port 20, an FTP service of that VIP; a service for all ports.
 """
+
+from typing import Final
 
 from numpy import int64
 
 from pylvs.frames import NONE
-from pylvs.jit import compiled
-from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, SERVICE_BUCKETS
+from pylvs.jit import apart, compiled
+from pylvs.tables import servers
+from pylvs.tables.layouts import SERVICE_BUCKETS
+from pylvs.wire import ipv4
 
-CONNECTIONS, IN_PACKETS, OUT_PACKETS, IN_BYTES, OUT_BYTES = range(5)  # columns of totals
-
-
-@compiled
-def _mix(protocol, address, port):
-    mixed = (address * 0x61C8_8647 + port * 0x9E37 + protocol) & 0xFFFF_FFFF
-    return mixed ^ (mixed >> 15)
+FTP: Final = 21
+FTP_DATA: Final = 20
+_MARKED: Final = 0x1_0000  # in the place of a protocol, where services of marks are hashed
 
 
 @compiled
 def _bucket_of(protocol, address, port):
-    return _mix(protocol, address, port) % SERVICE_BUCKETS
-
-
-@compiled
-def find_sender(tables, protocol, address, port):
-    """Return the row of a masqueraded server that sends from here, or ``NONE``."""
-    row = int64(tables.sender_buckets[_mix(protocol, address, port) % SENDER_BUCKETS])
-    while row != NONE:
-        server = tables.servers[row]
-        if server.address == address and server.port == port and server.protocol == protocol:
-            return row
-        row = int64(server.next_sender)
-    return NONE
-
-
-@compiled
-def list_senders(tables):
-    """Make the chains of masqueraded servers anew, after any change of servers."""
-    tables.sender_buckets[:] = NONE
-    for service_row in range(tables.services.size):
-        if not tables.services[service_row].used:
-            continue
-        row = int64(tables.services[service_row].head)
-        while row != NONE:
-            server = tables.servers[row]
-            if server.forwarding == MASQUERADE:
-                mixed = _mix(int64(server.protocol), int64(server.address), int64(server.port))
-                server.next_sender = tables.sender_buckets[mixed % SENDER_BUCKETS]
-                tables.sender_buckets[mixed % SENDER_BUCKETS] = row
-            row = int64(server.next)
+    return servers.mix(protocol, address, port) % SERVICE_BUCKETS
 
 
 @compiled
 def find(tables, protocol, address, port):
-    """Return the row of the virtual service, or ``NONE``."""
+    """Return the row of exactly this virtual service, or ``NONE``."""
     row = int64(tables.service_buckets[_bucket_of(protocol, address, port)])
     while row != NONE:
         service = tables.services[row]
-        if service.address == address and service.port == port and service.protocol == protocol:
+        if (
+            service.address == address
+            and service.port == port
+            and service.protocol == protocol
+            and service.mark == 0
+        ):
             return row
         row = int64(service.next)
     return NONE
 
 
 @compiled
-def find_server(tables, service_row, address, port):
-    """Return the row of a real server in the service's list, or ``NONE``."""
-    row = int64(tables.services[service_row].head)
+def find_marked(tables, mark):
+    """Return the row of the firewall mark's service, or ``NONE``."""
+    row = int64(tables.service_buckets[_bucket_of(_MARKED, mark, 0)])
     while row != NONE:
-        server = tables.servers[row]
-        if server.address == address and server.port == port:
-            return row
-        row = int64(server.next)
-    return NONE
-
-
-@compiled
-def add(tables, protocol, address, port, scheduler):
-    """Add a service; return its row, or ``NONE`` when the table is full."""
-    for row in range(tables.services.size):
         service = tables.services[row]
-        if service.used:
-            continue
-        bucket = _bucket_of(protocol, address, port)
-        service.used = 1
-        service.protocol = protocol
-        service.address = address
-        service.port = port
-        service.next = tables.service_buckets[bucket]
-        tables.service_buckets[bucket] = row
-        service.head = NONE
-        service.server_count = 0
-        service.connections = 0
-        service.in_packets = 0
-        service.out_packets = 0
-        service.in_bytes = 0
-        service.out_bytes = 0
-        service.scheduler = scheduler
-        return row
+        if service.mark == mark:
+            return row
+        row = int64(service.next)
     return NONE
 
 
 @compiled
-def remove(tables, row):
+def find_for(tables, frame):
+    """Return the row of the service that a packet is for, or ``NONE``."""
+    director = tables.director[0]
+    if frame.mark and director.mark_count:
+        row = find_marked(tables, frame.mark)
+        if row != NONE:
+            return row
+    row = find(tables, frame.protocol, frame.destination, frame.destination_port)
+    if row != NONE:
+        return row
+    port = frame.destination_port
+    if (
+        director.ftp_count
+        and frame.protocol == ipv4.TCP
+        and (port == FTP_DATA or port >= director.ip_unprivileged_port_start)
+    ):
+        row = find(tables, ipv4.TCP, frame.destination, FTP)
+        if row != NONE:
+            return row
+    if director.any_port_count:
+        return find(tables, frame.protocol, frame.destination, 0)
+    return NONE
+
+
+@apart
+def add(tables, protocol, address, port, mark):
+    """Add a service; return its row, or ``NONE`` when the table is full."""
+    row = _free(tables)
+    if row == NONE:
+        return NONE
+    service = tables.services[row]
+    service.used = 1
+    service.protocol = protocol
+    service.address = address
+    service.port = port
+    service.mark = mark
+    service.head = NONE
+    service.server_count = 0
+    service.slots_begin = NONE
+    service.slots_count = 0
+    service.cached = 0
+    service.connections = 0
+    service.in_packets = 0
+    service.out_packets = 0
+    service.in_bytes = 0
+    service.out_bytes = 0
+    bucket = _bucket(service)
+    service.next = tables.service_buckets[bucket]
+    tables.service_buckets[bucket] = row
+    _count(tables.director[0], service, 1)
+    return row
+
+
+@compiled
+def _free(tables):
+    director = tables.director[0]
+    if director.service_count < director.services_seen:
+        for row in range(director.services_seen):
+            if not tables.services[row].used:
+                return row
+    if director.services_seen == director.services_limit:
+        return NONE
+    director.services_seen += 1
+    return director.services_seen - 1
+
+
+@compiled
+def _bucket(service):
+    if service.mark:
+        return _bucket_of(_MARKED, int64(service.mark), 0)
+    return _bucket_of(int64(service.protocol), int64(service.address), int64(service.port))
+
+
+@compiled
+def _count(director, service, step):
+    """Keep account of what ``find_for`` has to look for at all."""
+    director.service_count += step
+    if service.mark:
+        director.mark_count += step
+    elif service.port == 0:
+        director.any_port_count += step
+    elif service.port == FTP and service.protocol == ipv4.TCP:
+        director.ftp_count += step
+
+
+@apart
+def remove(tables, row, now_ms):
     """Remove a service and all its servers; connections stay until they expire."""
     service = tables.services[row]
     while service.head != NONE:
-        remove_server(tables, row, int64(service.head))
-    bucket = _bucket_of(int64(service.protocol), int64(service.address), int64(service.port))
+        server = int64(service.head)
+        servers.unlink_sender(tables, server)
+        servers.remove(tables, row, server, now_ms)
+    bucket = _bucket(service)
     at = int64(tables.service_buckets[bucket])
     if at == row:
         tables.service_buckets[bucket] = service.next
@@ -121,124 +159,4 @@ def remove(tables, row):
             at = int64(tables.services[at].next)
         tables.services[at].next = service.next
     service.used = 0
-
-
-@compiled
-def add_server(tables, service_row, address, port, forwarding, weight):
-    """Put a server at the head of the service's list; return its row, or ``NONE`` when full.
-
-    A removed server of the same service that connections still refer to comes back as itself,
-    and those connections work again.
-    """
-    service = tables.services[service_row]
-    row = _removed_server(tables, service, address, port)
-    if row == NONE:
-        row = _free_server(tables)
-        if row == NONE:
-            return NONE
-    server = tables.servers[row]
-    server.used = 1
-    server.available = 1
-    server.forwarding = forwarding
-    server.service = service_row
-    server.weight = weight
-    server.next = service.head
-    service.head = row
-    service.server_count += 1
-    server.address = address
-    server.port = port
-    server.virtual_address = service.address
-    server.virtual_port = service.port
-    server.protocol = service.protocol
-    return row
-
-
-@compiled
-def _removed_server(tables, service, address, port):
-    for row in range(tables.servers.size):
-        server = tables.servers[row]
-        if (
-            server.used
-            and not server.available
-            and server.address == address
-            and server.port == port
-            and server.virtual_address == service.address
-            and server.virtual_port == service.port
-            and server.protocol == service.protocol
-        ):
-            return row
-    return NONE
-
-
-@compiled
-def _free_server(tables):
-    for row in range(tables.servers.size):
-        server = tables.servers[row]
-        if not server.used:
-            server.active = 0
-            server.inactive = 0
-            server.path = NONE
-            server.neighbour = NONE
-            server.connections = 0
-            server.in_packets = 0
-            server.out_packets = 0
-            server.in_bytes = 0
-            server.out_bytes = 0
-            return row
-    return NONE
-
-
-@compiled
-def remove_server(tables, service_row, row):
-    """Take a server out of its service; the row lives on while connections refer to it."""
-    service = tables.services[service_row]
-    server = tables.servers[row]
-    before = NONE
-    at = int64(service.head)
-    while at != row:
-        before = at
-        at = int64(tables.servers[at].next)
-    if before == NONE:
-        service.head = server.next
-    else:
-        tables.servers[before].next = server.next
-    if service.current == row:
-        service.current = before  # schedulers that go in turn go on from there
-    service.server_count -= 1
-    server.available = 0
-    if server.active + server.inactive == 0:
-        server.used = 0
-
-
-@compiled
-def charge_connection(tables, row):
-    """Count a new connection for a server, its service and all together."""
-    tables.servers[row].connections += 1
-    tables.services[tables.servers[row].service].connections += 1
-    tables.totals[CONNECTIONS] += 1
-
-
-@compiled
-def charge_request(tables, row, size):
-    """Count a client's packet of ``size`` bytes for a server, its service and all together."""
-    server = tables.servers[row]
-    service = tables.services[server.service]
-    server.in_packets += 1
-    server.in_bytes += size
-    service.in_packets += 1
-    service.in_bytes += size
-    tables.totals[IN_PACKETS] += 1
-    tables.totals[IN_BYTES] += size
-
-
-@compiled
-def charge_reply(tables, row, size):
-    """Count a packet of ``size`` bytes towards a client likewise."""
-    server = tables.servers[row]
-    service = tables.services[server.service]
-    server.out_packets += 1
-    server.out_bytes += size
-    service.out_packets += 1
-    service.out_bytes += size
-    tables.totals[OUT_PACKETS] += 1
-    tables.totals[OUT_BYTES] += size
+    _count(tables.director[0], service, -1)

@@ -34,9 +34,11 @@ HEADER_SIZE: Final = 20
 SIZE_MAX: Final = 65535
 
 ICMP: Final = 1
+IGMP: Final = 2
 IPIP: Final = 4
 TCP: Final = 6
 UDP: Final = 17
+GRE: Final = 47
 SCTP: Final = 132
 
 DONT_FRAGMENT: Final = 0x4000
@@ -45,8 +47,12 @@ FRAGMENT_OFFSET: Final = 0x1FFF
 
 OPTION_END: Final = 0
 OPTION_NOP: Final = 1
+OPTION_RECORD_ROUTE: Final = 7
+OPTION_TIMESTAMP: Final = 68
 OPTION_LOOSE_ROUTE: Final = 131
+OPTION_ROUTER_ALERT: Final = 148
 OPTION_STRICT_ROUTE: Final = 137
+OPTION_COPIED: Final = 0x80  # to every fragment
 
 TTL_DEFAULT: Final = 64
 VERSION_IHL_PLAIN: Final = 0x45
@@ -73,21 +79,10 @@ def decrement_ttl(memory, ip):
 
 
 @compiled
-def is_source_routed(memory, ip):
-    """Whether the options ask for loose or strict source routing (RFC 791, section 3.1)."""
-    at = ip + HEADER_SIZE
-    end = ip + header_size(memory, ip)
-    while at < end:
-        option = load_u8(memory, at)
-        if option == OPTION_LOOSE_ROUTE or option == OPTION_STRICT_ROUTE:
-            return True
-        if option == OPTION_END or at + 1 >= end:
-            return False
-        step = 1 if option == OPTION_NOP else load_u8(memory, at + 1)
-        if step == 0:
-            return False
-        at += step
-    return False
+def mend_checksum(memory, ip):
+    """Compute the header checksum anew."""
+    store_u16(memory, ip + CHECKSUM, 0)
+    store_u16(memory, ip + CHECKSUM, checksum.of_header(memory, ip, header_size(memory, ip)))
 
 
 @compiled

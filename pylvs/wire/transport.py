@@ -16,6 +16,9 @@ TCP                                              UDP
 
 from typing import Final
 
+import numpy as np
+from numpy import int64
+
 from pylvs.jit import compiled
 from pylvs.wire import checksum, ipv4
 from pylvs.wire.memory import load_u8, load_u16
@@ -42,6 +45,20 @@ PSH: Final = 0x08
 ACK: Final = 0x10
 CWR: Final = 0x80
 
+SCTP_CHECKSUM: Final = 8
+SCTP_HEADER_SIZE: Final = 12
+SCTP_CHUNK_LENGTH: Final = 2
+SCTP_CHUNK_SIZE: Final = 4  # its own header
+
+# Events by chunk type: DATA, INIT, INIT ACK, SACK, two heartbeats, ABORT, two of SHUTDOWN, ERROR,
+# COOKIE ECHO, COOKIE ACK, ECNE, CWR, SHUTDOWN COMPLETE (RFC 9260, section 3.2).
+_SCTP_EVENTS: Final = np.array([0, 1, 2, 0, 0, 0, 9, 5, 6, 8, 3, 4, 0, 0, 7], np.int8)
+SCTP_INIT: Final = 1
+SCTP_ABORT: Final = 9
+_ABORT: Final = 6
+_COOKIE_ECHO: Final = 10
+_COOKIE_ACK: Final = 11
+
 UNTRACKED: Final = 1 << 16  # a transport header no packet is long enough to hold
 
 
@@ -52,7 +69,26 @@ def header_size_min(protocol):
         return TCP_HEADER_SIZE
     if protocol == ipv4.UDP:
         return UDP_HEADER_SIZE
+    if protocol == ipv4.SCTP:
+        return SCTP_HEADER_SIZE + SCTP_CHUNK_SIZE
     return UNTRACKED
+
+
+@compiled
+def sctp_event(memory, at, size):
+    """Return what an SCTP packet's first chunk means, as ``tables.states`` numbers events.
+
+    A cookie, echoed or acknowledged, with an ABORT right behind it counts as ABORT.
+    """
+    chunk = at + SCTP_HEADER_SIZE
+    kind = load_u8(memory, chunk)
+    if kind == _COOKIE_ECHO or kind == _COOKIE_ACK:
+        length = load_u16(memory, chunk + SCTP_CHUNK_LENGTH)
+        second = chunk + ((length + 3) & ~3)
+        fits = second + SCTP_CHUNK_SIZE <= at + size
+        if length >= SCTP_CHUNK_SIZE and fits and load_u8(memory, second) == _ABORT:
+            kind = _ABORT
+    return int64(_SCTP_EVENTS[kind]) if kind < _SCTP_EVENTS.size else 0
 
 
 @compiled

@@ -23,7 +23,7 @@ VIP = ("--vip", "192.0.2.10:80")
         (("--iface", "a", "--iface", "a", *VIP), "given twice"),
         (("--iface", "a", "--rs", "10.0.0.1"), "--rs without --vip"),
         (("--iface", "a", "--vip", "192.0.2.10"), "no port"),
-        (("--iface", "a", "--vip", "192.0.2.10:80/sctp"), "neither tcp nor udp"),
+        (("--iface", "a", "--vip", "192.0.2.10:80/icmp"), "none of tcp, udp, sctp"),
         (("--iface", "a", "--vip", "[2001:db8::1]:80"), "IPv6 is not built yet"),
         (("--iface", "a", "--vip", "nobody:80"), "not an IPv4 address"),
         (("--iface", "a", *VIP, "--rs", "10.0.0.1:8080"), "only --mode nat can change ports"),

@@ -1,7 +1,7 @@
 """The nftables table: what is in it for which services."""
 
-from pylvs.control.claims import ruleset
 from pylvs.control.manager import Manager
+from pylvs.control.network.claims import ruleset
 from pylvs.control.rules import parse_line
 from tests.packets import number
 from tests.world import World

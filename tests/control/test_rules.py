@@ -24,7 +24,7 @@ def parse(text):
 )
 def test_a_service_is_added_however_people_write_it(text):
     command = parse(text)
-    assert (command.verb, command.scheduler) == ("A", "wrr")
+    assert (command.verb, command.terms.scheduler) == ("A", "wrr")
     assert command.service == ServiceKey(6, number("1.2.3.4"), 80)
 
 
@@ -67,9 +67,21 @@ def test_a_port_is_overwritten_without_masquerading_as_ipvsadm_does():
         ("-A -t 1.2.3.4:80 extra", "unexpected argument extra", 2),
         ("--set 1 2", "--set option requires 3 timeout values", 2),
         ("--set 1 2 x", "invalid timeout value `x' specified", 2),
-        ("-A -t 1.2.3.4:80 -p 300", "option --persistent is not built yet", 2),
-        ("-A -f 1", "option --fwmark-service is not built yet", 2),
-        ("-A -t 1.2.3.4:80 -s mh", "scheduler mh is not built yet", 2),
+        ("-A -t 1.2.3.4:80 -p 0", "invalid timeout value `0' specified", 2),
+        ("-A -t 1.2.3.4:80 -p 300 -M x", "illegal virtual server persistent mask", 2),
+        ("-A -f 0", "invalid fwmark value `0' specified", 2),
+        ("-A -f 1 -b sh-port", "incompatible scheduler flag `sh-port'", 2),
+        ("-A -f 1 -b what", "invalid scheduler flag `what'", 2),
+        ("-A -t 1.2.3.4:80 -o", "One-Packet Scheduling is only for UDP virtual services", 2),
+        ("-a -t 1.2.3.4:80 -r 1.1.1.1 -x -1", "illegal u_threshold specified", 2),
+        ("-a -t 1.2.3.4:80 -r 1.1.1.1 -g --tun-type gre", "Tunnel options conflict", 2),
+        ("-a -t 1.2.3.4:80 -r 1.1.1.1 -i --tun-type gue", "'tun-port' option for the 'gue'", 2),
+        ("-a -t 1.2.3.4:80 -r 1.1.1.1 -i --tun-csum", "'tun-csum' option with the 'ipip'", 2),
+        ("-L --timeout --daemon", "conflicts with the 'timeout' option in the 'list'", 2),
+        ("-Lc --stats", "options conflicts in the list command", 2),
+        ("-A -t [2001:db8::1]:80", "IPv6 is not built yet", 2),
+        ("--start-daemon both", "illegal start-daemon parameter specified", 2),
+        ("--stop-daemon backup", "No daemon is running", 255),
     ],
 )
 def test_faults_are_named_in_ipvsadms_words(text, said, status):
@@ -113,7 +125,7 @@ def test_edits_and_removals_do_what_they_say():
         table.apply(parse(line))
     (service,) = table.services.values()
     (server,) = service.servers.values()
-    assert (service.scheduler, server.weight, table.timeouts) == ("lc", 5, (10, 120, 20))
+    assert (service.terms.scheduler, server.weight, table.timeouts) == ("lc", 5, (10, 120, 20))
     table.apply(parse("-d -t 1.2.3.4:80 -r 1.1.1.1:80"))
     assert not service.servers
     table.apply(parse("-C"))

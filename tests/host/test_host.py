@@ -122,8 +122,9 @@ def test_a_packet_too_big_for_the_tunnel_is_refused_with_the_right_mtu():
     assert (port, error[34], error[35]) == (0, 3, 4)
     assert int.from_bytes(error[40:42], "big") == 1480
     assert len(error) == 14 + 576
-    assert world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A", bytes(1441), fragment=0)) == []
-    assert world.reason("unfragmented") == 1
+    pieces = world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A", bytes(1441), fragment=0))
+    assert [len(piece) - 14 for _, piece in pieces] == [1500, 21]
+    assert world.reason("fragmented") == 2 + 1  # and the packet in whose place they left
 
 
 def test_stray_segments_are_reset_and_resets_are_not():
@@ -164,7 +165,7 @@ def test_a_servers_packet_without_connection_is_routed_on_untranslated():
     assert port == 0
     assert sent[26:30] == bytes([10, 0, 0, 11])
     assert sent[22] == 63
-    world.tables.director[0]["forwards"] = 0
+    world.tables.director[0]["ip_forward"] = 0
     assert world.send(frame, 1) == []
 
 
@@ -178,7 +179,7 @@ def test_a_connection_without_a_way_to_its_server_is_refused():
 
 
 def test_next_hops_make_place_for_others_but_servers_never_do():
-    world = World(NAT, own_arp=True, limits=Limits(4096, 64, 256, 16, 64, 64))
+    world = World(NAT, own_arp=True, limits=Limits(connections=4096, neighbours=16))
     for n in range(2, 60):
         world.after(4).send(tcp_frame(f"192.0.2.{n}", VIP, 40_000, 80, "A", ack=1))
     assert world.reason("no_route") == 0
@@ -198,7 +199,7 @@ def test_next_hops_make_place_for_others_but_servers_never_do():
         (tcp_frame(CLIENT, VIP, 1, 80, options=bytes([131, 3, 4, 0])), "options"),
         (tcp_frame(CLIENT, VIP, 1, 81), "not_ours"),
         (ethernet(ipv4(CLIENT, VIP, 47, bytes(30))), "not_ours"),
-        (ethernet(ipv4(CLIENT, VIP, 1, icmp(3, 1, 0, bytes(28)))), "icmp_error"),
+        (ethernet(ipv4(CLIENT, VIP, 1, icmp(3, 1, 0, bytes(28)))), "not_ours"),
     ],
 )
 def test_what_is_not_the_directors_is_named_and_left(frame, reason):

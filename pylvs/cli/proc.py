@@ -1,0 +1,83 @@
+"""The kernel's files under /proc/net, from the director's tables: ``ip_vs``, ``ip_vs_conn``, stats."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from pylvs.cli.render import TITLE
+from pylvs.control.model import METHOD_NAMES, ONE_PACKET, PERSISTENT, PROTOCOL_NAMES
+
+if TYPE_CHECKING:
+    from pylvs.control.listing import ConnectionRow, Counters, ServiceRow
+
+_TICKS: Final = 250  # CONFIG_HZ of Debian's kernel: persistent timeouts are printed in ticks
+_CONNECTION_TITLES: Final = (
+    "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData"
+)
+
+
+def services(rows: Iterable["ServiceRow"]) -> str:
+    """Return the text of /proc/net/ip_vs."""
+    lines = [
+        TITLE,
+        "Prot LocalAddress:Port Scheduler Flags",
+        "  -> RemoteAddress:Port Forward Weight ActiveConn InActConn",
+    ]
+    for row in sorted(rows, key=lambda row: bool(row.key.mark)):
+        terms = row.terms
+        if row.key.mark:
+            line = f"FWM  {row.key.mark:08X} {terms.scheduler} "
+        else:
+            endpoint = f"{row.key.address:08X}:{row.key.port:04X}"
+            line = f"{PROTOCOL_NAMES[row.key.protocol]}  {endpoint} {terms.scheduler} "
+        line += "ops " if terms.flags & ONE_PACKET else ""
+        if not row.key.mark:
+            line += " "
+        if terms.flags & PERSISTENT:
+            line += f"persistent {terms.persistent * _TICKS} {terms.netmask:08X}"
+        lines.append(line)
+        lines += [
+            f"  -> {server.key.address:08X}:{server.key.port:04X}      "
+            f"{METHOD_NAMES[server.method]:<7} {server.weight:<6} {server.active:<10} "
+            f"{server.inactive:<10}"
+            for server in row.servers
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def connections(rows: Iterable["ConnectionRow"]) -> str:
+    """Return the text of /proc/net/ip_vs_conn."""
+    lines = [_CONNECTION_TITLES]
+    for row in rows:
+        ends = " ".join(
+            f"{address:08X} {port:04X}" for address, port in (row.client, row.virtual, row.server)
+        )
+        lines.append(f"{PROTOCOL_NAMES[row.protocol]:<3} {ends} {row.state:<11} {row.expires:7}")
+    return "\n".join(lines) + "\n"
+
+
+def stats(counters: "Counters", rates: Iterable[int]) -> str:
+    """Return the text of /proc/net/ip_vs_stats; all numbers are hexadecimal."""
+    return (
+        "   Total Incoming Outgoing         Incoming         Outgoing\n"
+        "   Conns  Packets  Packets            Bytes            Bytes\n"
+        f"{_row(counters)}\n\n"
+        " Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n"
+        f"{_row(rates)}\n"
+    )
+
+
+def stats_percpu(counters: "Counters", rates: Iterable[int]) -> str:
+    """Return the text of /proc/net/ip_vs_stats_percpu, of one CPU."""
+    return (
+        "       Total Incoming Outgoing         Incoming         Outgoing\n"
+        "CPU    Conns  Packets  Packets            Bytes            Bytes\n"
+        f"  0 {_row(counters)}\n"
+        f"  ~ {_row(counters)}\n\n"
+        "     Conns/s   Pkts/s   Pkts/s          Bytes/s          Bytes/s\n"
+        f"    {_row(rates)}\n"
+    )
+
+
+def _row(values: Iterable[int]) -> str:
+    one, two, three, four, five = values
+    return f"{one:8X} {two:8X} {three:8X} {four:16X} {five:16X}"

@@ -1,0 +1,278 @@
+"""Stage three: a connection for a packet that may open one, or the reason why there is none.
+
+A persistent service remembers its clients by templates, rows of the connection table without a
+client port; a new connection is made under its client's template and goes where that points
+(ip_vs_core.c, ip_vs_schedule and ip_vs_sched_persist).
+"""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs import schedulers
+from pylvs.engine.track import count_request, count_unanswered, leave_to_host
+from pylvs.frames import NONE, Reason, Verdict
+from pylvs.jit import apart, compiled
+from pylvs.tables import connections, defence, expiry, paths, servers, services, states
+from pylvs.tables.layouts import (
+    BYPASS,
+    FLAG_NO_OUTPUT,
+    FLAG_ONE_PACKET,
+    FLAG_TEMPLATE,
+    LOCAL_ADDRESS,
+    MASQUERADE,
+    ONE_PACKET,
+    PERSISTENT,
+)
+from pylvs.wire import ipv4, transport
+
+DECIDED: Final = -4
+"""In the place of a server: the frame has its verdict, or its connection."""
+
+_INVALID_PORT: Final = 65_535
+
+
+@compiled
+def schedule(tables, frame, now_ms):
+    """Return the server for the frame's new connection, ``NONE``, ``ASK_PYTHON`` or ``DECIDED``."""
+    row = services.find_for(tables, frame)
+    if row == NONE:
+        leave_to_host(frame)
+        return DECIDED
+    frame.service = row
+    director = tables.director[0]
+    if frame.quotes == 0 and not _may_open(director, frame):
+        _call_stray(frame)
+        return DECIDED
+    if defence.refuses(director):
+        _drop(frame, Reason.DEFENDED)
+        return DECIDED
+    if frame.source_port == services.FTP_DATA:
+        _call_stray(frame)
+        return DECIDED
+    service = tables.services[row]
+    if service.service_flags & PERSISTENT:
+        if _follows_template(tables, frame, service, now_ms):
+            return DECIDED
+    elif service.mark == 0 and service.port != frame.destination_port:
+        return NONE
+    return schedulers.pick(tables, row, frame, now_ms)
+
+
+@compiled
+def _drop(frame, reason):
+    frame.verdict = Verdict.DROP
+    frame.reason = reason
+
+
+@compiled
+def _call_stray(frame):
+    """IPVS lets it pass to the host, which has no use for it: an ICMP error is not answered."""
+    _drop(frame, Reason.DISCARDED if frame.quotes else Reason.STRAY)
+
+
+@compiled
+def _may_open(director, frame):
+    if frame.protocol == ipv4.TCP:
+        if frame.signal & transport.RST:
+            return False
+        return frame.signal & transport.SYN != 0 or director.sloppy_tcp != 0
+    if frame.protocol == ipv4.SCTP:
+        if frame.signal == transport.SCTP_INIT:
+            return True
+        return director.sloppy_sctp != 0 and frame.signal != transport.SCTP_ABORT
+    return True
+
+
+@compiled
+def connect(tables, frame, server_row, now_ms):
+    """Give the frame a new connection to the server that was picked."""
+    service = tables.services[frame.service]
+    if server_row == schedulers.FAILED:
+        _drop(frame, Reason.SCHEDULER_FAILED)
+    elif server_row == NONE:
+        _refuse(tables, frame, service, now_ms)
+    elif service.service_flags & PERSISTENT:
+        _open_with_template(tables, frame, service, server_row, now_ms)
+    else:
+        port = int64(tables.servers[server_row].port)
+        _open(tables, frame, service, server_row, port, NONE, now_ms)
+
+
+@apart
+def _refuse(tables, frame, service, now_ms):
+    """There is a service and no server for the packet (ip_vs_core.c, ip_vs_leave)."""
+    if tables.director[0].cache_bypass and service.mark and frame.quotes == 0:
+        path = paths.find(tables, frame.destination)
+        if path != NONE and tables.paths[path].kind != LOCAL_ADDRESS:
+            _bypass(tables, frame, service, now_ms)
+            return
+    if service.port == services.FTP and frame.destination_port != services.FTP:
+        _call_stray(frame)
+    else:
+        _drop(frame, Reason.DISCARDED if frame.quotes else Reason.NO_SERVER)
+
+
+@apart
+def _bypass(tables, frame, service, now_ms):
+    """Open a connection to nobody: its packets go where they are addressed."""
+    row = connections.allocate(tables)
+    if row == NONE:
+        _drop(frame, Reason.TABLE_FULL)
+        return
+    entry = tables.connections[row]
+    entry.server = NONE
+    entry.server_address = 0
+    entry.server_port = 0
+    entry.control = NONE
+    entry.conn_flags = BYPASS
+    _fill_client(frame, entry)
+    if service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
+        entry.conn_flags = BYPASS | FLAG_ONE_PACKET
+    connections.insert(tables, row, now_ms)
+    count_request(tables, frame, row, now_ms)
+    _forget_one_packet(tables, row)
+
+
+@compiled
+def _fill_client(frame, entry):
+    entry.client_address = frame.source
+    entry.client_port = frame.source_port
+    entry.virtual_address = frame.destination
+    entry.virtual_port = frame.destination_port
+    entry.protocol = frame.protocol
+    entry.state = states.NO
+    entry.timeout_ms = states.NEW_TIMEOUT_MS
+    entry.in_packets = 0
+    entry.controls = 0
+
+
+@compiled
+def _flags_of(server):
+    method = int64(server.forwarding)
+    return method if method == MASQUERADE else method | FLAG_NO_OUTPUT
+
+
+@compiled
+def _open(tables, frame, service, server_row, server_port, template_row, now_ms):
+    """Give the frame a new connection to ``server_row``, under a template or ``NONE``."""
+    row = connections.allocate(tables)
+    if row == NONE:
+        _drop(frame, Reason.TABLE_FULL)
+        return
+    server = tables.servers[server_row]
+    entry = tables.connections[row]
+    _fill_client(frame, entry)
+    entry.server = server_row
+    entry.server_address = server.address
+    entry.server_port = server_port if server_port else frame.destination_port
+    entry.control = template_row
+    flags = _flags_of(server)
+    if service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
+        flags |= FLAG_ONE_PACKET
+    entry.conn_flags = flags
+    connections.insert(tables, row, now_ms)
+    servers.charge_connection(tables, server_row)
+    if frame.quotes:
+        count_unanswered(tables, frame, row)
+    else:
+        count_request(tables, frame, row, now_ms)
+    _forget_one_packet(tables, row)
+
+
+@compiled
+def _forget_one_packet(tables, row):
+    if int64(tables.connections[row].conn_flags) & FLAG_ONE_PACKET:
+        connections.remove(tables, row)
+
+
+@compiled
+def _template_protocol(frame, service):
+    if frame.destination_port != service.port and service.mark:
+        return 0
+    return frame.protocol
+
+
+@compiled
+def _template_address(frame, service):
+    if frame.destination_port != service.port and service.mark:
+        return int64(service.mark)
+    return frame.destination
+
+
+@compiled
+def _template_port(frame, service):
+    if frame.destination_port == service.port and service.port != services.FTP:
+        return frame.destination_port
+    return 0
+
+
+@apart
+def _follows_template(tables, frame, service, now_ms):
+    """Send the packet where its client's template points; return whether there is one."""
+    found = connections.find_template(
+        tables,
+        _template_protocol(frame, service),
+        frame.source & int64(service.netmask),
+        _template_address(frame, service),
+        _template_port(frame, service),
+    )
+    row = connections.live(tables, found, now_ms)
+    if row == NONE or not _is_valid(tables, row):
+        return False
+    _open_under(tables, frame, service, row, now_ms)
+    return True
+
+
+@compiled
+def _is_valid(tables, row):
+    """Whether a template still points to a server; if not, nobody will find it again."""
+    template = tables.connections[row]
+    if template.server != NONE:
+        server = tables.servers[template.server]
+        quiesced = server.weight == 0 and tables.director[0].expire_quiescent_template
+        if server.available and not quiesced:
+            return True
+    template.virtual_port = _INVALID_PORT
+    template.server_port = _INVALID_PORT
+    return False
+
+
+@apart
+def _open_with_template(tables, frame, service, server_row, now_ms):
+    """Make a template to the server that was picked, and the connection under it."""
+    row = connections.allocate(tables)
+    if row == NONE:
+        _drop(frame, Reason.TABLE_FULL)
+        return
+    server = tables.servers[server_row]
+    template = tables.connections[row]
+    port = _template_port(frame, service)
+    template.client_address = frame.source & int64(service.netmask)
+    template.client_port = 0
+    template.virtual_address = _template_address(frame, service)
+    template.virtual_port = port
+    template.server_address = server.address
+    template.server_port = server.port if port else 0
+    template.protocol = _template_protocol(frame, service)
+    template.state = states.TEMPLATE_NONE
+    template.server = server_row
+    template.control = NONE
+    template.controls = 0
+    template.in_packets = 0
+    template.conn_flags = _flags_of(server) | FLAG_TEMPLATE
+    template.timeout_ms = service.persistent_ms
+    connections.insert(tables, row, now_ms)
+    _open_under(tables, frame, service, row, now_ms)
+
+
+@apart
+def _open_under(tables, frame, service, template_row, now_ms):
+    """Open a connection under a template, whatever its server's weight and load."""
+    template = tables.connections[template_row]
+    server_row = int64(template.server)
+    server_port = frame.destination_port
+    if server_port == service.port and tables.servers[server_row].port:
+        server_port = int64(tables.servers[server_row].port)
+    expiry.restart(tables, template_row, int64(template.timeout_ms), now_ms)
+    _open(tables, frame, service, server_row, server_port, template_row, now_ms)

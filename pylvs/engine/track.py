@@ -1,0 +1,115 @@
+"""What a packet does to its connection: counts, state, timer."""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.frames import (
+    DELIVERY_MASK,
+    INPUT,
+    LOCAL_DELIVERY,
+    NONE,
+    UNDECIDED,
+    Reason,
+    Verdict,
+)
+from pylvs.jit import apart, compiled
+from pylvs.tables import connections, expiry, paths, servers, states
+from pylvs.tables.layouts import (
+    FLAG_NO_OUTPUT,
+    FLAG_ONE_PACKET,
+    FLAG_TEMPLATE,
+)
+from pylvs.wire import ipv4, transport
+
+_RESET_SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
+
+
+@compiled
+def is_local(tables, frame):
+    """Whether the packet is addressed to the director; where a host stack is, marks decide too."""
+    if frame.delivery & DELIVERY_MASK == UNDECIDED:
+        frame.delivery |= paths.delivery_of(tables, frame.destination, frame.mark)
+    if frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY:
+        return True
+    director = tables.director[0]
+    return frame.mark != 0 and director.mark_count != 0 and not director.hosted
+
+
+@compiled
+def leave_to_host(frame):
+    frame.verdict = Verdict.PASS
+    frame.reason = Reason.NOT_OURS
+
+
+@compiled
+def count_request(tables, frame, row, now_ms):
+    """Charge a client's packet to its connection, server and service, and run the state machine.
+
+    Before it is forwarded, as in Linux: a packet that then cannot leave has been counted.
+    """
+    entry = tables.connections[row]
+    frame.connection = row
+    frame.direction = INPUT
+    frame.verdict = Verdict.TRANSMIT
+    frame.reason = Reason.FORWARDED
+    if entry.server == NONE:
+        frame.reason = Reason.BYPASSED
+    else:
+        servers.charge_request(tables, int64(entry.server), frame.packet_size)
+    only_input = int64(entry.conn_flags) & FLAG_NO_OUTPUT
+    entry.in_packets += 1
+    track(tables, frame, row, states.SEES_INPUT_ONLY if only_input else states.SEES_INPUT, now_ms)
+    if entry.server != NONE and tables.servers[entry.server].local:
+        _hear_own_reset(tables, frame, row, now_ms)
+
+
+@apart
+def _hear_own_reset(tables, frame, row, now_ms):
+    """The director itself, as the real server, will refuse the segment: a reply like any other."""
+    if frame.protocol != ipv4.TCP or frame.signal & transport.RST:
+        return
+    entry = tables.connections[row]
+    if tables.servers[entry.server].available:
+        servers.charge_reply(tables, int64(entry.server), _RESET_SIZE)
+    entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
+    asked = frame.signal
+    frame.signal = transport.RST
+    track(tables, frame, row, states.SEES_OUTPUT, now_ms)
+    frame.signal = asked
+
+
+@compiled
+def count_unanswered(tables, frame, row):
+    """Charge an ICMP error about a connection likewise; its state and timer stay as they are."""
+    entry = tables.connections[row]
+    frame.connection = row
+    frame.direction = INPUT
+    frame.verdict = Verdict.TRANSMIT
+    frame.reason = Reason.RELATED
+    if entry.server != NONE and tables.servers[entry.server].available:
+        servers.charge_request(tables, int64(entry.server), frame.packet_size)
+    entry.in_packets += 1
+
+
+@compiled
+def track(tables, frame, row, view, now_ms):
+    """Run the state machine and start the timer anew with the state's timeout."""
+    entry = tables.connections[row]
+    state = 0
+    if frame.protocol != ipv4.UDP:
+        guarded = tables.director[0].guarded
+        state = states.next_state(frame.protocol, frame.signal, int64(entry.state), view, guarded)
+        entry.state = state
+        connections.set_active(tables, row, states.is_active(frame.protocol, state))
+    if entry.control != NONE and (
+        states.is_established(frame.protocol, state)
+        or (frame.protocol == ipv4.UDP and view == states.SEES_OUTPUT)
+    ):
+        template = tables.connections[entry.control]
+        if int64(template.conn_flags) & FLAG_TEMPLATE:
+            template.state = states.TEMPLATE_ASSURED
+    if int64(entry.conn_flags) & FLAG_ONE_PACKET:
+        return
+    timeout = states.timeout_ms(tables.timeouts, frame.protocol, state)
+    expiry.restart(tables, row, timeout, now_ms)

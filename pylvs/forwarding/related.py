@@ -1,0 +1,139 @@
+"""ICMP errors about connections (ip_vs_core.c, ip_vs_in_icmp, ip_vs_out_icmp, ip_vs_nat_icmp).
+
+    | IP router -> VIP | ICMP | IP VIP -> client | vport, cport ... |        from the client's side
+    | IP server -> client | ICMP | IP client -> RIP | cport, rport ... |     from the server's side
+
+What is quoted went the other way, so a frame's flow is read from the quote with its ends swapped:
+then the error is looked up like any packet.
+"""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.frames import LOCAL_DELIVERY, NONE
+from pylvs.jit import apart, compiled
+from pylvs.tables import servers
+from pylvs.tables.layouts import GRE, GUE
+from pylvs.wire import checksum, gre, gue, icmp, ipv4, transport
+from pylvs.wire.memory import load_u8, load_u16, load_u32, store_u16, store_u32
+
+TUNNELED: Final = -2
+"""In ``FRAME.server``: the quote is of a packet in a tunnel of ours, and not swapped."""
+
+_PORTS_SIZE: Final = 4
+
+
+@apart
+def read_quote(tables, memory, frame):
+    """Fill the frame's flow from what it quotes; return whether that may be a connection's."""
+    quote = frame.transport + icmp.HEADER_SIZE
+    end = frame.ip + frame.packet_size
+    if not _is_whole(memory, quote, end):
+        return False
+    if frame.delivery & LOCAL_DELIVERY:
+        inner = _in_tunnel(tables, memory, quote, end)
+        if inner != NONE:
+            if not _is_whole(memory, inner, end):
+                return False
+            frame.server = TUNNELED
+            quote = inner
+    if not _has_ports(memory, quote, end):
+        return False
+    ports = quote + ipv4.header_size(memory, quote)
+    source, destination = (
+        load_u32(memory, quote + ipv4.SOURCE),
+        load_u32(memory, quote + ipv4.DESTINATION),
+    )
+    source_port = load_u16(memory, ports)
+    destination_port = load_u16(memory, ports + 2)
+    if frame.server == TUNNELED:
+        frame.source, frame.source_port = source, source_port
+        frame.destination, frame.destination_port = destination, destination_port
+    else:
+        frame.source, frame.source_port = destination, destination_port
+        frame.destination, frame.destination_port = source, source_port
+    frame.protocol = load_u8(memory, quote + ipv4.PROTOCOL)
+    frame.signal = 0
+    frame.quotes = quote
+    return True
+
+
+@compiled
+def _is_whole(memory, ip, end):
+    """Whether an IPv4 header lies here."""
+    if ip + ipv4.HEADER_SIZE > end or load_u8(memory, ip) >> 4 != 4:
+        return False
+    header = ipv4.header_size(memory, ip)
+    return header >= ipv4.HEADER_SIZE and ip + header <= end
+
+
+@compiled
+def _has_ports(memory, ip, end):
+    if load_u16(memory, ip + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET:
+        return False
+    protocol = load_u8(memory, ip + ipv4.PROTOCOL)
+    if transport.header_size_min(protocol) == transport.UNTRACKED:
+        return False
+    return ip + ipv4.header_size(memory, ip) + _PORTS_SIZE <= end
+
+
+@compiled
+def _in_tunnel(tables, memory, outer, end):
+    """Return where the packet begins that a quoted tunnel of ours carries, or ``NONE``."""
+    protocol = load_u8(memory, outer + ipv4.PROTOCOL)
+    destination = load_u32(memory, outer + ipv4.DESTINATION)
+    body = outer + ipv4.header_size(memory, outer)
+    if protocol == ipv4.IPIP:
+        row = servers.find_tunnel(tables, destination, 0)
+        return NONE if row == NONE else body
+    if load_u16(memory, outer + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET:
+        return NONE
+    if protocol == ipv4.UDP and body + gue.SIZE <= end:
+        port = load_u16(memory, body + transport.DESTINATION_PORT)
+        row = servers.find_tunnel(tables, destination, port)
+        if row != NONE and tables.servers[row].tunnel_type == GUE and gue.is_ipv4(memory, body):
+            return body + gue.size_of(memory, body)
+    elif protocol == ipv4.GRE and body + gre.SIZE <= end:
+        row = servers.find_tunnel(tables, destination, 0)
+        if row != NONE and tables.servers[row].tunnel_type == GRE and gre.is_ipv4(memory, body):
+            return body + gre.size_of(memory, body)
+    return NONE
+
+
+@compiled
+def has_right_checksum(memory, frame):
+    """Whether the ICMP message's checksum is right."""
+    size = frame.packet_size - (frame.transport - frame.ip)
+    return checksum.fold(checksum.add(memory, frame.transport, size, 0)) == 0xFFFF
+
+
+@compiled
+def translate_in(memory, frame, entry):
+    """Send a client's side's error to the real server, as being about the server's own packet."""
+    address = int64(entry.server_address)
+    store_u32(memory, frame.ip + ipv4.DESTINATION, address)
+    store_u32(memory, frame.quotes + ipv4.SOURCE, address)
+    _mend(memory, frame, 0, int64(entry.server_port))
+
+
+@compiled
+def translate_out(memory, frame, entry):
+    """Send a server's side's error to the client, as coming from and being about the VIP."""
+    address = int64(entry.virtual_address)
+    store_u32(memory, frame.ip + ipv4.SOURCE, address)
+    store_u32(memory, frame.quotes + ipv4.DESTINATION, address)
+    _mend(memory, frame, 2, int64(entry.virtual_port))
+
+
+@compiled
+def _mend(memory, frame, port_field, port):
+    """Write the quoted port, and make every checksum right but the quoted transport's."""
+    ipv4.mend_checksum(memory, frame.ip)
+    ipv4.mend_checksum(memory, frame.quotes)
+    ports = frame.quotes + ipv4.header_size(memory, frame.quotes)
+    store_u16(memory, ports + port_field, port)
+    size = frame.packet_size - (frame.transport - frame.ip)
+    store_u16(memory, frame.transport + icmp.CHECKSUM, 0)
+    total = checksum.add(memory, frame.transport, size, 0)
+    store_u16(memory, frame.transport + icmp.CHECKSUM, ~checksum.fold(total) & 0xFFFF)

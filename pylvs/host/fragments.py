@@ -1,0 +1,271 @@
+"""Fragments on the way in, put together again (RFC 791, RFC 5722; net/ipv4/ip_fragment.c).
+
+    slot | HEADROOM | Ethernet | header of the first | payload, each fragment at its place ... |
+
+A packet whose fragments overlap is dropped whole; one that repeats what has come is ignored.  A
+complete packet stays in its slot until the batch is over.  How large its largest fragment was goes
+with it: it leaves in fragments no larger than that.
+"""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.forwarding import born
+from pylvs.frames import HEADROOM, NONE, ON_THE_WAY, Reason, Verdict
+from pylvs.host.errors import send_error
+from pylvs.jit import apart, compiled
+from pylvs.tables.layouts import (
+    COMPLETE,
+    FREE,
+    OPEN,
+    REASSEMBLY_SLOT,
+    RUNS_LIMIT,
+    TOKEN_BUCKETS,
+)
+from pylvs.wire import ethernet, icmp, ipv4
+from pylvs.wire.memory import copy, load_u8, load_u16, store_u16
+
+_HEADER_MAX: Final = 60
+_DISTANCE_MAX: Final = 64  # net.ipv4.ipfrag_max_dist
+_CE, _NOT_ECT = 8, 1  # 1 << ECN
+# 16 bits, one for each set of ECN fields: not-ECT beside any other is a mix that nobody sends
+_BAD_ECN: Final = 0b1010_1010_1010_1000
+
+_KEPT, _WHOLE, _BAD, _IGNORED = range(4)
+
+
+@compiled
+def _payload_of(director, row):
+    """Return where the packet's payload lies in memory."""
+    slot = director.reassembly_begin + row * REASSEMBLY_SLOT
+    return slot + HEADROOM + ethernet.HEADER_SIZE + _HEADER_MAX
+
+
+@compiled
+def begin_batch(tables):
+    """Free the slots of the packets that the last batch completed."""
+    director = tables.director[0]
+    if director.reassembled == 0:
+        return
+    for row in range(tables.reassembly.size):
+        if tables.reassembly[row].state == COMPLETE:
+            tables.reassembly[row].state = FREE
+    director.reassembled = 0
+
+
+@apart
+def receive(tables, memory, frame, now_ms):
+    """Keep a fragment; return whether the frame is now the whole packet.
+
+    If it is not, it has its verdict.
+    """
+    frame.verdict = Verdict.DROP
+    row = _find(tables, memory, frame, now_ms)
+    if row == NONE:
+        frame.reason = Reason.FRAGMENTS_FULL
+        return False
+    outcome = _keep(tables, memory, frame, row)
+    if outcome == _WHOLE:
+        outcome = _complete(tables, memory, frame, row)
+        if outcome == _WHOLE:
+            return True
+    frame.reason = Reason.FRAGMENT
+    if outcome == _KEPT:
+        frame.verdict = Verdict.HOLD
+    elif outcome == _BAD:
+        _forget(tables, row)
+        frame.reason = Reason.FRAGMENTS_BAD
+    return False
+
+
+@compiled
+def _forget(tables, row):
+    tables.reassembly[row].state = FREE
+    tables.director[0].reassembly_count -= 1
+
+
+@compiled
+def _find(tables, memory, frame, now_ms):
+    """Return the row of the frame's packet, made if need be; ``NONE`` when all are in use."""
+    identification = load_u16(memory, frame.ip + ipv4.IDENTIFICATION)
+    forwarded = 1 if frame.delivery == ON_THE_WAY else 0
+    free = NONE
+    for row in range(tables.reassembly.size):
+        packet = tables.reassembly[row]
+        if packet.state == FREE:
+            free = row
+        elif (
+            packet.state == OPEN
+            and packet.source == frame.source
+            and packet.destination == frame.destination
+            and packet.identification == identification
+            and packet.protocol == frame.protocol
+            and packet.forwarded == forwarded
+        ):
+            _check_distance(tables, packet, now_ms)
+            return row
+    if free != NONE:
+        packet = tables.reassembly[free]
+        packet.source = frame.source
+        packet.destination = frame.destination
+        packet.identification = identification
+        packet.protocol = frame.protocol
+        packet.forwarded = forwarded
+        tables.director[0].reassembly_count += 1
+        _begin(tables, packet, now_ms)
+    return free
+
+
+@compiled
+def _begin(tables, packet, now_ms):
+    packet.state = OPEN
+    packet.expires_ms = now_ms + tables.director[0].ipfrag_time * 1_000
+    packet.total = 0
+    packet.received = 0
+    packet.has_last = 0
+    packet.header = 0
+    packet.largest = 0
+    packet.largest_df = 0
+    packet.ecn = 0
+    packet.runs = 0
+    ticket = int64(packet.source) * 0x61C8_8647 & 0xFFFF_FFFF
+    packet.ticket = tables.tickets[ticket % TOKEN_BUCKETS]
+
+
+@compiled
+def _check_distance(tables, packet, now_ms):
+    """Begin anew if its source has sent too many other fragments in between."""
+    bucket = (int64(packet.source) * 0x61C8_8647 & 0xFFFF_FFFF) % TOKEN_BUCKETS
+    tables.tickets[bucket] += 1
+    ticket = tables.tickets[bucket]
+    if packet.runs and ticket - packet.ticket > _DISTANCE_MAX:
+        _begin(tables, packet, now_ms)
+    packet.ticket = ticket
+
+
+@compiled
+def _keep(tables, memory, frame, row):
+    """Put a fragment's payload into its place."""
+    packet = tables.reassembly[row]
+    field = load_u16(memory, frame.ip + ipv4.FRAGMENT)
+    begin = (field & ipv4.FRAGMENT_OFFSET) << 3
+    header = frame.transport - frame.ip
+    end = begin + frame.packet_size - header
+    if field & ipv4.MORE_FRAGMENTS:
+        end = begin + ((end - begin) & ~7)
+        if end > packet.total:
+            if packet.has_last:
+                return _BAD
+            packet.total = end
+    else:
+        if end < packet.total or (packet.has_last and end != packet.total):
+            return _BAD
+        packet.has_last = 1
+        packet.total = end
+    if end == begin or end + header > ipv4.SIZE_MAX:
+        return _BAD
+    outcome = _note_run(tables, row, begin, end)
+    if outcome != _KEPT:
+        return outcome
+    payload = _payload_of(tables.director[0], row)
+    copy(memory, payload + begin, frame.transport, end - begin)
+    packet.received += end - begin
+    packet.ecn |= 1 << (load_u8(memory, frame.ip + ipv4.TOS) & 3)
+    packet.largest = max(int64(packet.largest), frame.packet_size)
+    if field & ipv4.DONT_FRAGMENT:
+        packet.largest_df = max(int64(packet.largest_df), frame.packet_size)
+    if begin == 0:
+        packet.header = header
+        packet.first_size = end
+        packet.port_in = frame.port_in
+        packet.mark = frame.mark
+        copy(memory, payload - header, frame.ip, header)
+    if packet.header and packet.has_last and packet.received == packet.total:
+        return _WHOLE
+    return _KEPT
+
+
+@compiled
+def _note_run(tables, row, begin, end):
+    """Note that these bytes have come: kept, ignored (all had come in one run) or bad."""
+    packet = tables.reassembly[row]
+    runs = tables.runs
+    last = packet.runs - 1
+    if last >= 0 and runs[row, last, 1] == begin:
+        for i in range(last):
+            if begin < runs[row, i, 1] and runs[row, i, 0] < end:
+                return _BAD
+        runs[row, last, 1] = end
+        return _KEPT
+    for i in range(packet.runs):
+        if begin >= runs[row, i, 0] and end <= runs[row, i, 1]:
+            return _IGNORED
+        if begin < runs[row, i, 1] and runs[row, i, 0] < end:
+            return _BAD
+    if packet.runs == RUNS_LIMIT:
+        return _BAD
+    runs[row, packet.runs, 0] = begin
+    runs[row, packet.runs, 1] = end
+    packet.runs += 1
+    return _KEPT
+
+
+@compiled
+def _complete(tables, memory, frame, row):
+    """Make the frame the whole packet, under the header of its first fragment."""
+    packet = tables.reassembly[row]
+    if (_BAD_ECN >> int64(packet.ecn)) & 1:
+        return _BAD
+    header = int64(packet.header)
+    if header + packet.total > ipv4.SIZE_MAX:
+        return _BAD
+    payload = _payload_of(tables.director[0], row)
+    ip = payload - header
+    tos = load_u8(memory, ip + ipv4.TOS)
+    if packet.ecn & _CE and packet.ecn != _CE:
+        tos |= 3
+    memory[ip + ipv4.TOS] = tos
+    store_u16(memory, ip + ipv4.TOTAL_LENGTH, header + packet.total)
+    all_df = packet.largest_df == packet.largest
+    store_u16(memory, ip + ipv4.FRAGMENT, ipv4.DONT_FRAGMENT if all_df else 0)
+    ipv4.mend_checksum(memory, ip)
+    frame.ip = ip
+    frame.transport = payload
+    frame.offset = ip - ethernet.HEADER_SIZE
+    frame.packet_size = header + int64(packet.total)
+    frame.length = ethernet.HEADER_SIZE + frame.packet_size
+    frame.fragment_max = int64(packet.largest)
+    frame.mark = packet.mark
+    frame.checksum_start = 0
+    packet.state = COMPLETE
+    tables.director[0].reassembled += 1
+    tables.director[0].reassembly_count -= 1
+    return _WHOLE
+
+
+@apart
+def expire(tables, memory, frames, count, now_ms):
+    """Drop the packets whose fragments did not all come in time; tell the senders of first ones.
+
+    The caller has made sure that there are frames to be born.
+    """
+    for row in range(tables.reassembly.size):
+        packet = tables.reassembly[row]
+        if packet.state != OPEN or packet.expires_ms > now_ms:
+            continue
+        _forget(tables, row)
+        tables.reasons[Reason.FRAGMENTS_LATE] += 1
+        if packet.header == 0:
+            continue
+        about = frames[frames.size - 1]  # a row no batch reaches, to tell the sender about
+        born.clear(about)
+        about.ip = _payload_of(tables.director[0], row) - int64(packet.header)
+        about.transport = about.ip + int64(packet.header)
+        about.packet_size = int64(packet.header) + int64(packet.first_size)
+        about.source = int64(packet.source)
+        about.destination = int64(packet.destination)
+        about.protocol = int64(packet.protocol)
+        about.port_in = int64(packet.port_in)
+        type_, code = icmp.TIME_EXCEEDED, icmp.REASSEMBLY_TIME
+        send_error(tables, memory, frames, count, about, type_, code, icmp.NO_DETAIL, now_ms)

@@ -1,0 +1,311 @@
+"""Real servers: a service's list of them, their thresholds, and those removed but remembered.
+
+    service.head -> newest server -> ... -> oldest server -> NONE
+
+New servers go to the head of the list, as in Linux: schedulers walk it in that order.  Whoever
+changes a list tells the scheduler afterwards (``schedulers.changed``).  A removed server stays
+while connections refer to it and two or three minutes more; if it returns to the same virtual
+address in that time it is the same server, with its counts (ip_vs_ctl.c, ip_vs_trash_get_dest).
+"""
+
+from typing import Final
+
+from numpy import int64
+
+from pylvs.frames import NONE
+from pylvs.jit import apart, compiled
+from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, TUNNEL
+
+CONNECTIONS, IN_PACKETS, OUT_PACKETS, IN_BYTES, OUT_BYTES = range(5)  # columns of totals
+_TUNNELED: Final = 0x2_0000  # in the place of a protocol
+TRASH_SWEEP_MS: Final = 60_000
+TRASH_MS: Final = 120_000
+
+
+@compiled
+def mix(protocol, address, port):
+    mixed = (address * 0x61C8_8647 + port * 0x9E37 + protocol) & 0xFFFF_FFFF
+    return mixed ^ (mixed >> 15)
+
+
+@compiled
+def _sender_bucket(server):
+    """Return where a server is found by what it sends from: nothing under other methods."""
+    if server.forwarding == MASQUERADE:
+        return mix(int64(server.protocol), int64(server.address), int64(server.port)) % (
+            SENDER_BUCKETS
+        )
+    if server.forwarding == TUNNEL:
+        return mix(_TUNNELED, int64(server.address), int64(server.tunnel_port)) % SENDER_BUCKETS
+    return NONE
+
+
+@compiled
+def find_sender(tables, protocol, address, port):
+    """Return the row of a masqueraded server that sends from here, or ``NONE``."""
+    row = int64(tables.sender_buckets[mix(protocol, address, port) % SENDER_BUCKETS])
+    while row != NONE:
+        server = tables.servers[row]
+        if (
+            server.address == address
+            and server.port == port
+            and server.protocol == protocol
+            and server.forwarding == MASQUERADE
+        ):
+            return row
+        row = int64(server.next_sender)
+    return NONE
+
+
+@compiled
+def find_tunnel(tables, address, port):
+    """Return the row of a tunneled server with this address and, for GUE, port, or ``NONE``."""
+    row = int64(tables.sender_buckets[mix(_TUNNELED, address, port) % SENDER_BUCKETS])
+    while row != NONE:
+        server = tables.servers[row]
+        if server.address == address and server.tunnel_port == port and server.forwarding == TUNNEL:
+            return row
+        row = int64(server.next_sender)
+    return NONE
+
+
+@compiled
+def link_sender(tables, row):
+    """Let a server be found by the address and port it sends from, or its tunnel ends at."""
+    server = tables.servers[row]
+    bucket = _sender_bucket(server)
+    if bucket != NONE:
+        server.next_sender = tables.sender_buckets[bucket]
+        tables.sender_buckets[bucket] = row
+
+
+@compiled
+def unlink_sender(tables, row):
+    """Undo ``link_sender``, before the server's method or tunnel changes."""
+    server = tables.servers[row]
+    bucket = _sender_bucket(server)
+    if bucket == NONE:
+        return
+    at = int64(tables.sender_buckets[bucket])
+    if at == row:
+        tables.sender_buckets[bucket] = server.next_sender
+        return
+    while tables.servers[at].next_sender != row:
+        at = int64(tables.servers[at].next_sender)
+    tables.servers[at].next_sender = server.next_sender
+
+
+@compiled
+def find(tables, service_row, address, port):
+    """Return the row of a real server in the service's list, or ``NONE``."""
+    row = int64(tables.services[service_row].head)
+    while row != NONE:
+        server = tables.servers[row]
+        if server.address == address and server.port == port:
+            return row
+        row = int64(server.next)
+    return NONE
+
+
+@compiled
+def add(tables, service_row, address, port):
+    """Put a server at the head of the service's list; return its row, or ``NONE`` when full.
+
+    One that was removed and is still remembered comes back as itself, and its connections work
+    again.  Method, weight and the rest are the caller's to set.
+    """
+    service = tables.services[service_row]
+    row = _remembered(tables, service, address, port)
+    if row == NONE:
+        row = _free(tables)
+        if row == NONE:
+            return NONE
+    server = tables.servers[row]
+    server.used = 1
+    server.available = 1
+    server.idle_ms = 0
+    server.service = service_row
+    server.next = service.head
+    service.head = row
+    service.server_count += 1
+    server.address = address
+    server.port = port
+    server.virtual_address = service.address
+    server.virtual_mark = service.mark
+    server.virtual_port = service.port
+    server.protocol = service.protocol
+    return row
+
+
+@compiled
+def _remembered(tables, service, address, port):
+    if tables.director[0].trash_ms == 0:
+        return NONE
+    for row in range(tables.director[0].servers_seen):
+        server = tables.servers[row]
+        if (
+            server.used
+            and not server.available
+            and server.address == address
+            and server.port == port
+            and server.virtual_mark == service.mark
+            and server.protocol == service.protocol
+            and (
+                service.mark
+                or (
+                    server.virtual_address == service.address
+                    and server.virtual_port == service.port
+                )
+            )
+        ):
+            return row
+    return NONE
+
+
+@compiled
+def _free(tables):
+    director = tables.director[0]
+    row = NONE
+    if director.servers_used < director.servers_seen:
+        row = 0
+        while tables.servers[row].used:
+            row += 1
+    elif director.servers_seen < director.servers_limit:
+        row = director.servers_seen
+        director.servers_seen += 1
+    if row == NONE:
+        return _least_missed(tables)
+    director.servers_used += 1
+    _clear(tables.servers[row])
+    return row
+
+
+@compiled
+def _least_missed(tables):
+    """Return a removed server's row that nobody refers to, remembered or not; else ``NONE``."""
+    for row in range(tables.director[0].servers_seen):
+        server = tables.servers[row]
+        if not server.available and not _is_referred_to(server):
+            _clear(server)
+            return row
+    return NONE
+
+
+@compiled
+def _is_referred_to(server):
+    return server.active + server.inactive + server.persistent + server.cached > 0
+
+
+@compiled
+def _clear(server):
+    server.active = 0
+    server.inactive = 0
+    server.persistent = 0
+    server.overloaded = 0
+    server.upper = 0
+    server.lower = 0
+    server.path = NONE
+    server.neighbour = NONE
+    server.exception = NONE
+    server.cached = 0
+    server.connections = 0
+    server.in_packets = 0
+    server.out_packets = 0
+    server.in_bytes = 0
+    server.out_bytes = 0
+
+
+@compiled
+def remove(tables, service_row, row, now_ms):
+    """Take a server out of its service; the row lives on until ``empty_trash`` frees it."""
+    service = tables.services[service_row]
+    server = tables.servers[row]
+    before = NONE
+    at = int64(service.head)
+    while at != row:
+        before = at
+        at = int64(tables.servers[at].next)
+    if before == NONE:
+        service.head = server.next
+    else:
+        tables.servers[before].next = server.next
+    if service.current == row:
+        service.current = before  # schedulers that go in turn go on from there
+    service.server_count -= 1
+    server.available = 0
+    if tables.director[0].trash_ms == 0:
+        tables.director[0].trash_ms = now_ms + TRASH_SWEEP_MS
+        tables.director[0].chores_ms = min(
+            tables.director[0].chores_ms, tables.director[0].trash_ms
+        )
+
+
+@apart
+def empty_trash(tables, now_ms):
+    """Free removed servers that nobody refers to any more, when it is time to look."""
+    director = tables.director[0]
+    due = director.trash_ms
+    left = False
+    for row in range(tables.director[0].servers_seen):
+        server = tables.servers[row]
+        if not server.used or server.available:
+            continue
+        left = True
+        if _is_referred_to(server):
+            continue
+        if server.idle_ms == 0:
+            server.idle_ms = due
+        elif due - server.idle_ms >= TRASH_MS:
+            server.used = 0
+            director.servers_used -= 1
+    director.trash_ms = max(due, now_ms - TRASH_SWEEP_MS) + TRASH_SWEEP_MS if left else 0
+
+
+@compiled
+def weigh_load(server):
+    """Mark a server as overloaded or not; between its thresholds it stays what it was."""
+    total = server.active + server.inactive
+    if server.upper == 0:
+        server.overloaded = 0
+    elif total >= server.upper:
+        server.overloaded = 1
+    else:
+        lower = int64(server.lower)
+        if lower == 0:
+            lower = int64(server.upper) - (int64(server.upper) >> 2)
+        if total < lower:
+            server.overloaded = 0
+
+
+@compiled
+def charge_connection(tables, row):
+    """Count a new connection for a server, its service and all together."""
+    tables.servers[row].connections += 1
+    tables.services[tables.servers[row].service].connections += 1
+    tables.totals[CONNECTIONS] += 1
+
+
+@compiled
+def charge_request(tables, row, size):
+    """Count a client's packet of ``size`` bytes for a server, its service and all together."""
+    server = tables.servers[row]
+    service = tables.services[server.service]
+    server.in_packets += 1
+    server.in_bytes += size
+    service.in_packets += 1
+    service.in_bytes += size
+    tables.totals[IN_PACKETS] += 1
+    tables.totals[IN_BYTES] += size
+
+
+@compiled
+def charge_reply(tables, row, size):
+    """Count a packet of ``size`` bytes towards a client likewise."""
+    server = tables.servers[row]
+    service = tables.services[server.service]
+    server.out_packets += 1
+    server.out_bytes += size
+    service.out_packets += 1
+    service.out_bytes += size
+    tables.totals[OUT_PACKETS] += 1
+    tables.totals[OUT_BYTES] += size
