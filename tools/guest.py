@@ -18,7 +18,8 @@ import numpy as np
 from pylvs.cli import ipvsadm, proc
 from pylvs.control import listing, settings
 from pylvs.control.estimator import TICK_S
-from pylvs.control.manager import Manager, MarkRule, Route
+from pylvs.control.manager import Manager, Route
+from pylvs.control.model import MarkRule
 from pylvs.control.replay import SEED
 from pylvs.drivers.base import Port
 from pylvs.drivers.loopback import Loopback

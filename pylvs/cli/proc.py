@@ -1,4 +1,4 @@
-"""The kernel's files under /proc/net, from the director's tables: ``ip_vs``, ``ip_vs_conn``, stats."""
+"""The kernel's files under /proc/net, from the director's tables."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final

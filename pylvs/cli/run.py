@@ -10,6 +10,7 @@ import click
 from pylvs.cli import render
 from pylvs.cli.progress import while_compiling
 from pylvs.cli.services import commands_of, parse_address, service_options
+from pylvs.cli.surroundings import parse_mark, parse_settings
 from pylvs.control.model import METHOD_NAMES, METHODS
 from pylvs.errors import UsageError
 
@@ -26,6 +27,8 @@ Examples
   pylvs run --iface eth0 --vip 10.0.0.53:53/udp --rs 10.0.0.5
   pylvs run --iface eth0 --rules /etc/ipvsadm.rules
   ipvsadm -Sn | pylvs run --iface eth0 --rules -
+  pylvs run --iface eth0 --vip 10.0.0.80:443 --rs 10.0.0.5 --rs 10.0.0.6 -s sh -b sh-port -p 300
+  pylvs run --iface eth0 --rules web.rules --mark 5=tcp/10.0.0.80:80,443 --sysctl sloppy_tcp=1
 
 \b
 Standard output: the plan, then the final counters.  Standard error: `pylvs: ready`, warnings.
@@ -65,6 +68,21 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     metavar="N",
     help="Room in the connection table, 72 bytes each.",
 )
+@click.option(
+    "--sysctl",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting by its kernel name, net.ipv4.vs.NAME or NAME; again for more.",
+)
+@click.option(
+    "--mark",
+    "marks",
+    multiple=True,
+    metavar="MARK=[PROTO/]NET[:PORTS]",
+    help="Give packets to NET a firewall mark, for services stated as -f MARK in --rules.  PORTS "
+    "as in 80,443,8000-8999; the last rule that matches counts.",
+)
 @click.option("--trace", metavar="FILE", help="Write all frames to a capture (much slower).")
 @click.option(
     "--stats-interval",
@@ -86,6 +104,8 @@ def command(
     gateway: str | None,
     driver: str,
     connections: int,
+    settings: tuple[str, ...],
+    marks: tuple[str, ...],
     trace: str | None,
     stats_interval: float | None,
     log_level: str,
@@ -118,6 +138,8 @@ def command(
         tun=tun or "",
         commands=commands,
         connections=connections,
+        settings=parse_settings(settings),
+        marks=[rule for text in marks for rule in parse_mark(text)],
         dip=address,
         prefix=prefix,
         gateway=parse_address(gateway) if gateway else 0,

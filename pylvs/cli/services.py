@@ -18,8 +18,8 @@ from pylvs.control.model import (
     ServiceKey,
     Terms,
 )
-from pylvs.control.rules import parse_endpoint, parse_text
-from pylvs.errors import UsageError
+from pylvs.control.rules import parse_endpoint, parse_line, parse_text
+from pylvs.errors import RuleError, UsageError
 
 
 def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,8 +37,9 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--rs",
                 "servers",
                 multiple=True,
-                metavar="IP[:PORT][,weight=N]",
-                help="A real server of every --vip.  Without a port, the service's.",
+                metavar="IP[:PORT][,weight=N...]",
+                help="A real server of every --vip.  Without a port, the service's.  More "
+                "settings: upper=N and lower=N, connection thresholds.",
             ),
             click.option(
                 "--mode",
@@ -52,8 +53,24 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--scheduler",
                 "-s",
                 metavar="NAME",
-                help="rr, wrr, lc, wlc (the default), or a plug-in: package.module:Class.",
+                help="rr wrr lc wlc (the default) lblc lblcr dh sh sed nq fo ovf mh twos, or a "
+                "plug-in: package.module:Class.",
             ),
+            click.option(
+                "--sched-flags",
+                "-b",
+                metavar="NAMES",
+                help="Scheduler flags: sh-fallback, sh-port, mh-fallback, mh-port.",
+            ),
+            click.option(
+                "--persistent",
+                "-p",
+                type=click.IntRange(1, 2_678_400),
+                metavar="SECONDS",
+                help="Send a client to the same server again for this long.",
+            ),
+            click.option("--netmask", "-M", metavar="MASK", help="Persistence of whole networks."),
+            click.option("--ops", "-o", is_flag=True, help="Schedule every UDP packet by itself."),
             click.option(
                 "--timeout",
                 metavar="TCP,TCPFIN,UDP",
@@ -113,15 +130,36 @@ def parse_server(text: str, service: ServiceKey, method: int) -> Server:
         )
     if address == 0 or address >= 0xE000_0000:
         raise UsageError(f"--rs {text}: {endpoint} is not the address of one host")
-    weight = 1
+    values = {"weight": 1, "upper": 0, "lower": 0}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        if name != "weight" or not equals:
-            raise UsageError(f"--rs {text}: {setting!r} is not weight=N")
+        if name not in values or not equals:
+            raise UsageError(f"--rs {text}: {setting!r} is not weight=N, upper=N or lower=N")
         if not value.isascii() or not value.isdigit() or int(value) > WEIGHT_MAX:
-            raise UsageError(f"--rs {text}: weight {value!r} is not 0 to {WEIGHT_MAX}")
-        weight = int(value)
-    return Server(ServerKey(address, port), method, weight)
+            raise UsageError(f"--rs {text}: {name} {value!r} is not 0 to {WEIGHT_MAX}")
+        values[name] = int(value)
+    if values["lower"] > values["upper"]:
+        raise UsageError(f"--rs {text}: the lower threshold is above the upper one")
+    return Server(ServerKey(address, port), method, **values)
+
+
+def _terms(
+    scheduler: str | None,
+    sched_flags: str | None,
+    persistent: int | None,
+    netmask: str | None,
+    ops: bool,
+) -> Terms:
+    """Return what the options state about every service, by ipvsadm's own rules."""
+    words = ["-A", "-f", "1", "-s", scheduler or DEFAULT_SCHEDULER]
+    words += ["-b", sched_flags] if sched_flags else []
+    words += ["-p", str(persistent)] if persistent else []
+    words += ["-M", netmask] if netmask else []
+    words += ["-o"] if ops else []
+    try:
+        return parse_line(words).terms
+    except RuleError as error:
+        raise UsageError(str(error)) from None
 
 
 def _timeouts(text: str) -> tuple[int, int, int]:
@@ -140,13 +178,18 @@ def commands_of(
     mode: str | None,
     mode_flag: str | None,
     scheduler: str | None,
+    sched_flags: str | None,
+    persistent: int | None,
+    netmask: str | None,
+    ops: bool,
     timeout: str | None,
     rules: str | None,
 ) -> list[Command]:
     """Return what the options state, as commands; raises UsageError with every fault named."""
-    if rules is not None and (vips or servers or mode or mode_flag or scheduler):
+    stated = vips or servers or mode or mode_flag or scheduler or sched_flags or persistent
+    if rules is not None and (stated or netmask or ops):
         raise UsageError(
-            "--rules states everything: --vip, --rs, --mode and --scheduler exclude it"
+            "--rules states everything: --vip, --rs and what goes with them exclude it"
         )
     if mode and mode_flag and mode != mode_flag:
         raise UsageError(f"--mode {mode} and the forwarding option contradict each other")
@@ -158,6 +201,7 @@ def commands_of(
     if servers and not vips:
         raise UsageError("--rs without --vip: name the virtual service, as in --vip 192.0.2.10:80")
     method = METHODS[mode or mode_flag or "dr"]
+    terms = _terms(scheduler, sched_flags, persistent, netmask, ops)
     faults = []
     for vip in vips:
         try:
@@ -167,7 +211,7 @@ def commands_of(
             continue
         if any(known.service == service for known in commands if known.verb == "A"):
             faults.append(f"--vip {vip}: given twice")
-        commands.append(Command("A", service, Terms(scheduler or DEFAULT_SCHEDULER)))
+        commands.append(Command("A", service, terms))
         seen = set()
         for text in servers:
             try:

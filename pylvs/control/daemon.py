@@ -6,16 +6,19 @@ open rings -> read the network -> check -> claim -> announce -> ready -> ... -> 
 import asyncio
 import contextlib
 import logging
+import mmap
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Final
 
 import uvloop
 
-from pylvs.control import listing
+from pylvs.control import listing, settings
+from pylvs.control.estimator import TICK_S
 from pylvs.control.manager import Manager, Route
-from pylvs.control.model import Command, Service
+from pylvs.control.model import Command, MarkRule, Service
 from pylvs.control.network import claims, conflict
 from pylvs.control.network.instance import Instance
 from pylvs.control.network.watch import Network
@@ -34,6 +37,8 @@ from pylvs.wire.text import address_text, mac_text
 
 log = logging.getLogger("pylvs")
 
+_DAY_MS: Final = 86_400_000
+
 
 @dataclass
 class Options:
@@ -47,6 +52,8 @@ class Options:
     dip: int = 0
     prefix: int = 24
     gateway: int = 0
+    marks: list[MarkRule] = field(default_factory=list)
+    settings: dict[str, int] = field(default_factory=dict)
     stats_interval: float = 0.0
     trace: str = ""
 
@@ -93,6 +100,8 @@ class Daemon:
         self.director = Director(Limits(connections=options.connections), memory=reservation.array)
         self.manager = Manager(self.director)
         self.manager.clock = linux.monotonic_ms
+        self.manager.set_mark_rules(options.marks)
+        self._prepare(options)
         self.manager.apply_all(options.commands)
         self.engine = Engine(self.director, self.driver, reservation)
         self._describe_ports()
@@ -105,9 +114,10 @@ class Daemon:
             self.network.on_change = self._network_changed
             self.network.on_loss = self._interface_lost
             self.engine.on_wants = self.network.ask
-            self.director.tables.director[0]["ip_forward"] = _reads_one(
-                "/proc/sys/net/ipv4/ip_forward"
-            )
+            if not any(name.endswith("ip_forward") for name in options.settings):
+                self.director.tables.director[0]["ip_forward"] = _reads_one(
+                    "/proc/sys/net/ipv4/ip_forward"
+                )
             self.network.start()
             self._override_source()
         self.manager.want_servers()
@@ -117,6 +127,14 @@ class Daemon:
         if self.claims is not None:
             self._claim()
         self.driver.attach(reservation, begin)
+
+    def _prepare(self, options: Options) -> None:
+        """Give the director its settings, and a clock that knows the time of day."""
+        state = self.director.tables.director[0]
+        state["hosted"] = bool(options.tap or options.tun)
+        state["midnight_ms"] = int(time.time() * 1_000) % _DAY_MS - linux.monotonic_ms()
+        for name, value in options.settings.items():
+            settings.apply(state, name, value)
 
     def _open_driver(self) -> Driver:
         if self.options.tap:
@@ -165,7 +183,7 @@ class Daemon:
         assert self.claims is not None
         devices = [port.name for port in self.driver.ports]
         services = self.manager.table.services.values()
-        self.claims.set(claims.ruleset(devices, services, self.manager.local))
+        self.claims.set(claims.ruleset(devices, services, self.manager.local, self.options.marks))
 
     def _interface_lost(self, name: str) -> None:
         self.failure = HostError(f"interface {name} was deleted; start again when it is back")
@@ -192,7 +210,8 @@ class Daemon:
             )
         if self.options.tap or self.options.tun:
             return
-        vips = {key.address for key in self.manager.table.services} - self.manager.local
+        keys = self.manager.table.services
+        vips = {key.address for key in keys if not key.mark} - self.manager.local
         for port in self.driver.ports:
             found = conflict.find_conflict(port, vips)
             if found:
@@ -254,6 +273,7 @@ class Daemon:
         on_ready()
         interval = self.options.stats_interval
         next_stats = loop.time() + interval
+        next_tick = loop.time() + TICK_S
         told = 0
         while not stopped.is_set() and not (self.failure or self.engine.failure):
             with contextlib.suppress(TimeoutError):
@@ -261,9 +281,17 @@ class Daemon:
             for text in self.director.plugin_errors[told:]:
                 log.error("scheduler plug-in: %s", text)
                 told += 1
+            if loop.time() >= next_tick:
+                next_tick += TICK_S
+                self.engine.call(self._tick)
             if interval and loop.time() >= next_stats:
                 next_stats += interval
                 on_stats()
+
+    def _tick(self) -> None:
+        """Estimate rates, and let the automatic defences look at the free memory."""
+        self.manager.estimator.tick()
+        settings.defend(self.director.tables.director[0], _free_pages())
 
     def listing(self) -> list[listing.ServiceRow]:
         """Return the table with its counters, consistent in itself."""
@@ -273,6 +301,14 @@ class Daemon:
     def reasons(self) -> dict[str, int]:
         """Return how many frames had each reason, those that none had left out."""
         return listing.reasons(self.manager)
+
+
+def _free_pages() -> int:
+    """Return the pages of memory that nobody uses, buffers included (si_meminfo)."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        values = dict(line.split(":") for line in file)
+    kilobytes = sum(int(values[name].split()[0]) for name in ("MemFree", "Buffers"))
+    return kilobytes * 1_024 // mmap.PAGESIZE
 
 
 def _reads_one(path: str) -> bool:

@@ -1,6 +1,6 @@
 """Rates as IPVS estimates them, every two seconds, for each service, server and all together.
 
-    rate = (now - last) << 9 ; e += (rate - e) >> 2 ; shown (e + 0x1FF) >> 10        bytes: 4, 0xF, 5
+    rate = (now - last) << 9; e += (rate - e) >> 2; shown (e + 0x1FF) >> 10      bytes: 4, 0xF, 5
 
 An exponential average that gives the newest two seconds a quarter (ip_vs_est.c).
 """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pylvs import schedulers
 from pylvs.control.estimator import Estimator
-from pylvs.control.model import Command, Service, ServiceKey, Table
+from pylvs.control.model import Command, MarkRule, Service, ServiceKey, Table
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
@@ -37,18 +37,6 @@ class Route(NamedTuple):
 
 def _mask(prefix: int) -> int:
     return (0xFFFF_FFFF << (32 - prefix)) & 0xFFFF_FFFF
-
-
-class MarkRule(NamedTuple):
-    """What packets get a firewall mark; addresses are ints in host order, 0/0 is any."""
-
-    mark: int
-    protocol: int = 0
-    source: int = 0
-    source_prefix: int = 0
-    destination: int = 0
-    destination_prefix: int = 0
-    ports: tuple[int, int] = (0, 65_535)
 
 
 class Manager:

@@ -62,6 +62,18 @@ class ServerKey(NamedTuple):
         return f"{address_text(self.address)}:{self.port}"
 
 
+class MarkRule(NamedTuple):
+    """What packets get a firewall mark; addresses are ints in host order, 0/0 is any."""
+
+    mark: int
+    protocol: int = 0
+    source: int = 0
+    source_prefix: int = 0
+    destination: int = 0
+    destination_prefix: int = 0
+    ports: tuple[int, int] = (0, 65_535)
+
+
 @dataclass(frozen=True)
 class Server:
     """A real server."""

@@ -56,7 +56,8 @@ def begin_batch(tables):
 def direct(world, memory, frames, count, start, now_ms):
     """Run one batch when ``start`` is ``NEW_BATCH``, else the rest of one from that frame on.
 
-    ``world`` is TABLES[1], ``memory`` uint8[...], ``frames`` FRAME[>= count + BORN_LIMIT], ``now_ms`` monotonic.
+    ``world`` is TABLES[1], ``memory`` uint8[...], ``frames`` FRAME[>= count + BORN_LIMIT],
+    ``now_ms`` monotonic.
     Returns ``count`` when all frames have their verdict, else the row of a frame to ASK about: set
     its ``server`` and call again with that ``start``.
     """

@@ -14,7 +14,13 @@ from pylvs.host import answers, routing
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths, servers
-from pylvs.tables.layouts import FORWARDING_MASK, MASQUERADE, TUNNEL, UNICAST
+from pylvs.tables.layouts import (
+    FLAG_ONE_PACKET,
+    FORWARDING_MASK,
+    MASQUERADE,
+    TUNNEL,
+    UNICAST,
+)
 from pylvs.wire import icmp, ipv4
 from pylvs.wire.memory import load_u16, load_u32
 
@@ -103,9 +109,13 @@ def _tell_sender(tables, memory, frames, count, frame, now_ms):
 
 @compiled
 def _charge_error(tables, row, size):
-    """Count an error about a DR or TUN connection: Linux's out handler sees it go by as a reply."""
+    """Count an error about a DR or TUN connection: Linux's out handler sees it go by as a reply.
+
+    It does not find one-packet connections.
+    """
     entry = tables.connections[row]
-    if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE or entry.server == NONE:
+    flags = int64(entry.conn_flags)
+    if flags & FORWARDING_MASK == MASQUERADE or flags & FLAG_ONE_PACKET or entry.server == NONE:
         return
     if tables.servers[entry.server].available:
         servers.charge_reply(tables, int64(entry.server), size)
@@ -266,6 +276,10 @@ def _send_on(tables, memory, frames, count, frame, now_ms):
 @apart
 def _route(tables, memory, frames, count, frame, now_ms):
     """Forward a packet as the router around IPVS does; its sender is told when it cannot."""
+    director = tables.director[0]
+    if not director.hosted and not director.ip_forward:
+        frame.reason = Reason.NOT_OURS
+        return
     if routing.lets_pass(tables, memory, frame):
         frame.verdict = Verdict.TRANSMIT
         _send_on(tables, memory, frames, count, frame, now_ms)

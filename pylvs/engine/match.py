@@ -1,4 +1,4 @@
-"""Stage two: whose each frame is; stage three, a connection for those that open one, follows at once.
+"""Stage two: whose each frame is.  Stage three, a connection for new clients, follows at once.
 
 Frames are taken strictly in the order of their arrival, each seeing what the one before it did to
 the tables, so that a batch of 256 gives what 256 batches of one would (ip_vs_core.c, ip_vs_in_hook

@@ -39,9 +39,11 @@ def send(tables, memory, frames, count, frame, path_row, neighbour_row, mtu, now
     frame.port_out = neighbour.port
     ethernet.write(memory, frame.offset, neighbour.mac, port.mac, ethernet.IPV4)
     frame.verdict = Verdict.TRANSMIT
-    if frame.segment_kind == 0 and (frame.packet_size > mtu or frame.fragment_max):
-        if _send_pieces(tables, memory, frames, count, frame, neighbour_row, mtu, now_ms):
-            return
+    may_be_cut = frame.segment_kind == 0 and (frame.packet_size > mtu or frame.fragment_max)
+    if may_be_cut and _send_pieces(
+        tables, memory, frames, count, frame, neighbour_row, mtu, now_ms
+    ):
+        return
     if neighbour.state != KNOWN and not port.raw_ip:
         hold(tables, memory, frame, neighbour_row, now_ms)
 

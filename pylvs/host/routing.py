@@ -59,7 +59,8 @@ def lets_pass(tables, memory, frame):
     does not live has its verdict; its sender is told later.  Sets ``frame.path``.
     """
     frame.verdict = Verdict.DROP
-    if not tables.director[0].ip_forward:
+    director = tables.director[0]
+    if director.hosted and not director.ip_forward:
         frame.reason = Reason.DISCARDED
         return False
     destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
