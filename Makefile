@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SYSTEM := iproute2 nftables tcpdump curl nginx-light iputils-ping
 
-.PHONY: help setup system demo test check compiled uncompiled bounds lab bench side warm clean
+.PHONY: help setup system demo test check compiled uncompiled bounds lab bench oracle conformance side warm clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,12 @@ lab: setup system  ## real stacks in network namespaces; adds to the coverage
 
 bench: setup  ## the in-memory door beside plain Python and dpkt, as ratios
 	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr -p no:cacheprovider -s
+
+oracle: setup  ## random scenarios against the real kernel in QEMU; needs qemu-system-x86
+	$(BIN)/python -m tools.oracle
+
+conformance: setup  ## the captures of Linux, one line each
+	$(BIN)/python tools/conformance.py tests/vectors
 
 side: setup system  ## the director beside the kernel's NAT, in twin labs (root, iperf3)
 	$(BIN)/python -m benchmarks.side_by_side

@@ -29,7 +29,7 @@ class Bench:
     """A director with ``count`` established connections, and batches of their frames."""
 
     def __init__(self, method, count, room=0):
-        made = World(limits=Limits(room or count * 2, 16, 64, 256, 64, 64))
+        made = World(limits=Limits(connections=room or count * 2))
         port = 8080 if method == "-m" else 80
         made.rule(f"-A -t {VIP}:80 -s rr")
         for n in range(4):
@@ -74,7 +74,7 @@ class Bench:
 
     def run(self):
         tables, frames = self.director.tables, self.director.frames
-        return direct(tables, self.director.memory, frames, BATCH_SIZE, NEW_BATCH, self.now_ms)
+        return direct(tables.all, self.director.memory, frames, BATCH_SIZE, NEW_BATCH, self.now_ms)
 
 
 def change_source(frame, address):

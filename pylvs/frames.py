@@ -85,6 +85,10 @@ FORWARDED_IN_PIECES: Final = 3  # likewise, and every fragment of it has paid it
 DELIVERY_MASK: Final = 3
 RECORDS_ROUTE: Final = 4
 RECORDS_TIME: Final = 8
+STAMPED: Final = 16  # a timestamp was written
+NO_ECHO: Final = 32  # its options are not for answers
+
+SHORT: Final = -1  # FRAME.signal: ports, but not the whole transport header
 
 INPUT: Final = 0  # from a client
 OUTPUT: Final = 1  # from a real server
@@ -115,7 +119,11 @@ class Reason(IntEnum):
     TAGGED = 6, "any", "802.1Q or 802.1ad tagged: the host's"
     TRUNCATED = 7, "0", "shorter than its headers say"
     BAD_HEADER = 8, "0", "IPv4 header malformed, or its checksum wrong"
-    MARTIAN = 9, "0", "source address can be no client's: multicast, broadcast, loopback, 0/8"
+    MARTIAN = (
+        9,
+        "0",
+        "no client's source: multicast, broadcast, loopback, 0/8, or our own",
+    )
     FRAGMENT = 10, "low", "a fragment, kept until the rest of its packet has come"
     RELATED = 11, "low", "an ICMP error about a connection, sent to its real server"
     OPTIONS = 12, "0", "source-routed: refused, as accept_source_route=0 does"

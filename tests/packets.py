@@ -44,6 +44,26 @@ def udp(source, destination, sport, dport, payload=b"", checksum=True):
     return head[:6] + struct.pack("!H", check) + payload
 
 
+def crc32c(data: bytes) -> int:
+    """Return SCTP's checksum, a bit at a time (RFC 9260, appendix A)."""
+    crc = 0xFFFF_FFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F6_3B78 if crc & 1 else 0)
+    return ~crc & 0xFFFF_FFFF
+
+
+def sctp(sport, dport, *chunks):
+    """Return an SCTP packet; each chunk is (type, value)."""
+    body = b"".join(
+        struct.pack("!BBH", kind, 0, 4 + len(value)) + value + bytes(-len(value) % 4)
+        for kind, value in chunks
+    )
+    head = struct.pack("!HHI", sport, dport, 0x1234)
+    return head + struct.pack("<I", crc32c(head + bytes(4) + body)) + body
+
+
 def icmp(type_, code, rest=0, body=b""):
     head = struct.pack("!BBHI", type_, code, 0, rest)
     return head[:2] + struct.pack("!H", internet_checksum(head + body)) + head[4:] + body

@@ -70,7 +70,7 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="Send a client to the same server again for this long.",
             ),
             click.option("--netmask", "-M", metavar="MASK", help="Persistence of whole networks."),
-            click.option("--ops", "-o", is_flag=True, help="Schedule every UDP packet by itself."),
+            click.option("--ops", is_flag=True, help="Schedule every UDP packet by itself."),
             click.option(
                 "--timeout",
                 metavar="TCP,TCPFIN,UDP",
@@ -178,12 +178,12 @@ def commands_of(
     mode: str | None,
     mode_flag: str | None,
     scheduler: str | None,
-    sched_flags: str | None,
-    persistent: int | None,
-    netmask: str | None,
-    ops: bool,
-    timeout: str | None,
-    rules: str | None,
+    sched_flags: str | None = None,
+    persistent: int | None = None,
+    netmask: str | None = None,
+    ops: bool = False,
+    timeout: str | None = None,
+    rules: str | None = None,
 ) -> list[Command]:
     """Return what the options state, as commands; raises UsageError with every fault named."""
     stated = vips or servers or mode or mode_flag or scheduler or sched_flags or persistent

@@ -9,9 +9,9 @@ from numpy import int64
 
 from pylvs.forwarding import masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
-from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NONE, Reason, Verdict
+from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
 from pylvs.host import answers, routing
-from pylvs.host.errors import send_error
+from pylvs.host.errors import compose, send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths, servers
 from pylvs.tables.layouts import (
@@ -96,6 +96,7 @@ def _tell_sender(tables, memory, frames, count, frame, now_ms):
     elif reason == Reason.NO_ROUTE:
         code = icmp.NET_UNREACHABLE
     elif reason == Reason.BAD_OPTIONS:
+        frame.delivery |= NO_ECHO
         type_, code, detail = icmp.PARAMETER_PROBLEM, 0, frame.server << 24
     elif reason != Reason.NO_SERVER and reason != Reason.NOT_OF_A_SERVER:
         return
@@ -147,6 +148,9 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
     if method == MASQUERADE:
         if frame.quotes:
             related.translate_in(memory, frame, entry)
+        elif masquerade.is_impossible(frame):
+            discard(frame, Reason.TRUNCATED)
+            return
         else:
             masquerade.translate_request(memory, frame, entry)
     hop = int64(server.neighbour)
@@ -175,13 +179,30 @@ def _lose(tables, memory, frames, count, frame, server, method, now_ms):
         entry = tables.connections[frame.connection]
         if method == MASQUERADE:
             masquerade.translate_request(memory, frame, entry)
+            ipv4.mend_checksum(memory, frame.ip)  # options may have been written
             frame.destination = int64(entry.server_address)
             frame.destination_port = int64(entry.server_port)
         row = answers.answer(tables, memory, frames, count, frame, now_ms)
         if row != NONE:
-            if method == MASQUERADE:
-                masquerade.translate_reply(memory, frames[row], entry)
-            _send_reset(tables, memory, frames, count, row, now_ms)
+            _take_back(tables, memory, frames[row], frame.connection, method)
+            _send_answer(tables, memory, frames, count, row, now_ms)
+
+
+@compiled
+def _take_back(tables, memory, answer, row, method):
+    """Treat what the director as a real server refuses with as a server's answer."""
+    entry = tables.connections[row]
+    if int64(entry.conn_flags) & FLAG_ONE_PACKET:
+        return
+    if answer.protocol == ipv4.ICMP:
+        _charge_error(tables, row, answer.packet_size)
+        if method == MASQUERADE:
+            answer.quotes = answer.transport + icmp.HEADER_SIZE
+            related.translate_out(memory, answer, entry)
+            if tables.servers[entry.server].available:
+                servers.charge_reply(tables, int64(entry.server), answer.packet_size)
+    elif method == MASQUERADE:
+        masquerade.translate_reply(memory, answer, entry)
 
 
 @compiled
@@ -249,6 +270,10 @@ def _forward_reply(tables, memory, frames, count, frame, now_ms):
     """Translate a reply that the router let pass, and send it to its client."""
     entry = tables.connections[frame.connection]
     path_row = frame.path
+    mtu = int64(tables.paths[path_row].mtu)
+    if frame.fragment_max and _forbids_fragments(memory, frame):
+        _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms)
+        return
     if frame.quotes:
         related.translate_out(memory, frame, entry)
     else:
@@ -257,14 +282,46 @@ def _forward_reply(tables, memory, frames, count, frame, now_ms):
         routing.finish_options(memory, frame, int64(entry.virtual_address))
     client = load_u32(memory, frame.ip + ipv4.DESTINATION)
     hop = paths.next_hop(tables, path_row, client)
-    mtu = int64(tables.paths[path_row].mtu)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
+
+
+@compiled
+def _forbids_fragments(memory, frame):
+    return load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT != 0
+
+
+@apart
+def _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms):
+    """A reply came in fragments that forbid it: the router cannot send it on, whatever its size.
+
+    It was translated by then, so the error goes to the VIP itself, where it is found to be about
+    the connection and taken to the server; Linux counts it as a packet of the client's.
+    """
+    masquerade.translate_reply(memory, frame, entry)
+    type_, code = icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED
+    vip = int64(entry.virtual_address)
+    row = compose(tables, memory, frames, count, frame, type_, code, mtu, vip, now_ms)
+    discard(frame, Reason.TOO_BIG)
+    if row == NONE:
+        return
+    error = frames[row]
+    entry.in_packets += 1
+    if entry.server != NONE and tables.servers[entry.server].available:
+        servers.charge_request(tables, int64(entry.server), error.packet_size)
+    error.quotes = error.transport + icmp.HEADER_SIZE
+    related.translate_in(memory, error, entry)
+    ipv4.decrement_ttl(memory, error.ip)
+    send_to(tables, memory, frames, count, error, int64(entry.server_address), now_ms)
 
 
 @apart
 def _send_on(tables, memory, frames, count, frame, now_ms):
     """Send a packet on that the router let pass and nobody translates."""
     path_row = frame.path
+    if frame.fragment_max and _forbids_fragments(memory, frame):
+        discard(frame, Reason.TOO_BIG)
+        _tell_sender(tables, memory, frames, count, frame, now_ms)
+        return
     if frame.transport - frame.ip > ipv4.HEADER_SIZE:
         routing.finish_options(memory, frame, int64(tables.paths[path_row].source))
     destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
@@ -313,13 +370,13 @@ def _answer(tables, memory, frames, count, frame, now_ms):
     frame.destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
     row = answers.answer(tables, memory, frames, count, frame, now_ms)
     if row != NONE:
-        _send_reset(tables, memory, frames, count, row, now_ms)
+        _send_answer(tables, memory, frames, count, row, now_ms)
 
 
 @compiled
-def _send_reset(tables, memory, frames, count, row, now_ms):
-    reset = frames[row]
-    send_to(tables, memory, frames, count, reset, reset.destination, now_ms)
+def _send_answer(tables, memory, frames, count, row, now_ms):
+    answer = frames[row]
+    send_to(tables, memory, frames, count, answer, answer.destination, now_ms)
 
 
 @apart
@@ -334,12 +391,13 @@ def _tell_client(tables, memory, frames, count, frame, now_ms):
         paths.learn_mtu(tables, int64(entry.server_address), detail, now_ms)
         if load_u16(memory, frame.quotes + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT == 0:
             return
-        detail = _told_mtu(tables, entry, detail)
+        added = frame.quotes - (frame.transport + icmp.HEADER_SIZE)
+        detail = _told_mtu(tables, entry, detail, added)
     about = frames[frames.size - 1]  # a row no batch reaches: the packet as the client sent it
     about.ip = frame.quotes
     about.transport = frame.quotes + ipv4.header_size(memory, frame.quotes)
     about.packet_size = frame.ip + frame.packet_size - frame.quotes
-    about.delivery = 0
+    about.delivery = NO_ECHO
     about.mark = 0
     first = count + tables.director[0].born
     if send_error(tables, memory, frames, count, about, type_, code, detail, now_ms):
@@ -348,12 +406,15 @@ def _tell_client(tables, memory, frames, count, frame, now_ms):
 
 
 @compiled
-def _told_mtu(tables, entry, mtu):
-    """Return what the client is told: the MTU of the server's route, as the director knew it."""
+def _told_mtu(tables, entry, mtu, added):
+    """Return what the client is told: the MTU of the server's route, as the director knew it.
+
+    ``added`` is what the tunnel's headers take of it.
+    """
     if entry.server != NONE:
         server = tables.servers[entry.server]
         if server.path != NONE:
             mtu = int64(tables.paths[server.path].mtu)
             if server.exception != NONE:
                 mtu = min(mtu, int64(tables.exceptions[server.exception].mtu))
-    return mtu - ipv4.HEADER_SIZE if mtu > MTU_MIN + ipv4.HEADER_SIZE else mtu
+    return mtu - added if mtu > MTU_MIN + added else mtu

@@ -99,6 +99,8 @@ def _apply_service(tables, command):
     if command.kind == REMOVE_SERVICE:
         schedulers.unbind(tables, row)
         services.remove(tables, row, command.now_ms)
+        if tables.director[0].expire_nodest_conn:
+            _flush_gone(tables)
         return
     service = tables.services[row]
     service.service_flags = command.service_flags
@@ -141,7 +143,7 @@ def _apply_server(tables, command):
         else:
             servers.remove(tables, service, row, command.now_ms)
             if tables.director[0].expire_nodest_conn:
-                _flush_server(tables, row)
+                _flush_gone(tables)
     schedulers.changed(tables, service, command.kind == EDIT_SERVER)
     command.result = row
 
@@ -162,19 +164,16 @@ def _edit_server(tables, server, command):
         servers.weigh_load(server)
 
 
-@compiled
-def _flush_server(tables, server_row):
-    """Remove all connections of a removed server (expire_nodest_conn), then its templates."""
+@apart
+def _flush_gone(tables):
+    """Remove all connections of removed servers (expire_nodest_conn), then their templates."""
     for templates in range(2):
         for row in range(tables.director[0].high_water):
             entry = tables.connections[row]
+            if entry.expires_ms == 0 or entry.server == NONE or entry.controls:
+                continue
             is_template = int64(entry.conn_flags) & FLAG_TEMPLATE != 0
-            if (
-                entry.expires_ms
-                and entry.server == server_row
-                and is_template == (templates == 1)
-                and entry.controls == 0
-            ):
+            if is_template == (templates == 1) and not tables.servers[entry.server].available:
                 connections.remove(tables, row)
 
 
@@ -229,6 +228,8 @@ def aim(tables, server_row):
     server.neighbour = NONE
     hosted = tables.director[0].hosted and path != NONE
     server.local = 1 if hosted and tables.paths[path].kind == LOCAL_ADDRESS else 0
+    if server.local:
+        tables.director[0].serves_itself = 1
     if path == NONE or tables.paths[path].kind != UNICAST or tables.paths[path].port == NONE:
         return
     server.path = path

@@ -10,16 +10,17 @@ from numpy import int64
 from pylvs import schedulers
 from pylvs.engine.schedule import DECIDED, connect, schedule
 from pylvs.engine.track import count_request, count_unanswered, is_local, leave_to_host, track
-from pylvs.forwarding import related
+from pylvs.forwarding import masquerade, related
 from pylvs.frames import (
     DELIVERY_MASK,
     LOCAL_DELIVERY,
     NONE,
     OUTPUT,
+    SHORT,
     Reason,
     Verdict,
 )
-from pylvs.host import routing
+from pylvs.host import answers, resets, routing
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, servers, states
 from pylvs.tables.layouts import FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
@@ -32,6 +33,7 @@ def match(tables, memory, frames, count, start, now_ms):
 
     A frame asked about is entered again with ``server`` set to the answer.
     """
+    director = tables.director[0]
     for row in range(start, count):
         frame = frames[row]
         server = DECIDED
@@ -44,7 +46,31 @@ def match(tables, memory, frames, count, start, now_ms):
             return row
         if server != DECIDED:
             connect(tables, frame, server, now_ms)
+        if director.doomed != NONE:  # it has counted for the scheduler up to here
+            connections.remove(tables, director.doomed)
+            director.doomed = NONE
+        if director.serves_itself and frame.reason == Reason.FORWARDED:
+            _hear_own_reset(tables, memory, frame, now_ms)
     return count
+
+
+@apart
+def _hear_own_reset(tables, memory, frame, now_ms):
+    """The director itself, as the real server, refuses the segment: a reply like any other."""
+    entry = tables.connections[frame.connection]
+    if frame.protocol != ipv4.TCP or entry.server == NONE or not tables.servers[entry.server].local:
+        return
+    if frame.signal == SHORT or frame.signal & transport.RST:
+        return
+    if not answers.is_sound(memory, frame, ipv4.TCP):
+        return
+    if tables.servers[entry.server].available:
+        servers.charge_reply(tables, int64(entry.server), resets.SIZE)
+    entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
+    asked = frame.signal
+    frame.signal = transport.RST
+    track(tables, frame, frame.connection, states.SEES_OUTPUT, now_ms)
+    frame.signal = asked
 
 
 @compiled
@@ -101,12 +127,12 @@ def _still_valid(tables, frame, row):
     if _may_open_anew(frame):
         gone = director.expire_nodest_conn and server.weight == 0
         if gone or _may_reuse(director.conn_reuse_mode, entry):
-            connections.remove(tables, row)
+            director.doomed = row
             frame.connection = row  # Linux still finds it when it tells the client of a refusal
             return NONE
     if not server.available:
         if director.expire_nodest_conn:
-            connections.remove(tables, row)
+            director.doomed = row
             return NONE
         frame.verdict = Verdict.DROP
         frame.reason = Reason.SERVER_GONE
@@ -117,7 +143,7 @@ def _still_valid(tables, frame, row):
 def _may_open_anew(frame):
     """Whether the packet asks for a new connection: SYN, or an SCTP INIT."""
     if frame.protocol == ipv4.TCP:
-        return frame.signal & transport.SYN != 0
+        return frame.signal != SHORT and frame.signal & transport.SYN != 0
     return frame.protocol == ipv4.SCTP and frame.signal == transport.SCTP_INIT
 
 
@@ -142,6 +168,10 @@ def _match_reply(tables, memory, frame, row, now_ms):
     forwards = masqueraded or tables.director[0].hosted
     if forwards and not routing.lets_pass(tables, memory, frame):
         return
+    if masqueraded and masquerade.is_impossible(frame):
+        frame.verdict = Verdict.DROP
+        frame.reason = Reason.TRUNCATED
+        return
     frame.connection = row
     frame.direction = OUTPUT
     if entry.server != NONE and tables.servers[entry.server].available:
@@ -162,7 +192,7 @@ def _match_on_the_way(tables, memory, frame):
     frame.reason = Reason.ROUTED
     if not tables.director[0].nat_icmp_send:
         return
-    if frame.protocol == ipv4.TCP and frame.signal & transport.RST:
+    if frame.protocol == ipv4.TCP and frame.signal != SHORT and frame.signal & transport.RST:
         return
     if frame.protocol == ipv4.SCTP and frame.signal == transport.SCTP_ABORT:
         return
@@ -186,7 +216,7 @@ def _asks_by_an_error(tables, memory, frame, now_ms):
         if row != NONE:
             _match_related_reply(tables, memory, frame, row, local)
             return False
-        if local and tables.director[0].schedule_icmp:
+        if tables.director[0].schedule_icmp:
             return True
     leave_to_host(frame)
     return False
@@ -196,15 +226,14 @@ def _asks_by_an_error(tables, memory, frame, now_ms):
 def _match_related_request(tables, memory, frame, row, in_tunnel):
     frame.connection = row
     entry = tables.connections[row]
+    masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
+    if (in_tunnel or masqueraded) and not related.is_sound(memory, frame):
+        frame.verdict = Verdict.DROP
+        frame.reason = Reason.BAD_CHECKSUM
+        return
     if in_tunnel:
         frame.verdict = Verdict.DROP
         frame.reason = Reason.TUNNEL_ERROR
-        return
-    if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE and not related.has_right_checksum(
-        memory, frame
-    ):
-        frame.verdict = Verdict.DROP
-        frame.reason = Reason.BAD_CHECKSUM
         return
     count_unanswered(tables, frame, row)
 
@@ -218,16 +247,13 @@ def _match_related_reply(tables, memory, frame, row, local):
         return
     frame.verdict = Verdict.DROP
     frame.reason = Reason.BAD_CHECKSUM
-    if not related.has_right_checksum(memory, frame):
+    if masqueraded and not related.is_sound(memory, frame):
         return
     frame.connection = row
     frame.direction = OUTPUT
     if entry.server != NONE and tables.servers[entry.server].available:
         servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     frame.reason = Reason.DISCARDED
-    if forwards:
-        frame.verdict = Verdict.TRANSMIT
-        frame.reason = Reason.RELATED_REPLY
-    elif not local:
-        frame.verdict = Verdict.PASS
-        frame.reason = Reason.OBSERVED
+    if not local:
+        frame.verdict = Verdict.TRANSMIT if forwards else Verdict.PASS
+        frame.reason = Reason.RELATED_REPLY if masqueraded else Reason.OBSERVED

@@ -16,6 +16,7 @@ from pylvs.frames import (
     LOCAL_DELIVERY,
     NONE,
     ON_THE_WAY,
+    SHORT,
     UNDECIDED,
     Reason,
     Verdict,
@@ -110,7 +111,9 @@ def _parse_ipv4(tables, memory, frame, now_ms):
     frame.protocol = load_u8(memory, ip + ipv4.PROTOCOL)
     frame.source = load_u32(memory, ip + ipv4.SOURCE)
     frame.destination = load_u32(memory, ip + ipv4.DESTINATION)
-    if not _may_send(frame.source):
+    if not _may_send(frame.source) or (
+        tables.director[0].hosted and paths.delivery_of(tables, frame.source, 0) == LOCAL_DELIVERY
+    ):
         _drop(frame, Reason.MARTIAN)
         return
     is_fragment = ipv4.is_fragment(memory, ip)
@@ -121,7 +124,7 @@ def _parse_ipv4(tables, memory, frame, now_ms):
     if frame.protocol == ipv4.ICMP:
         _parse_icmp(tables, memory, frame)
     else:
-        _parse_transport(memory, frame)
+        _parse_transport(tables, memory, frame)
 
 
 @compiled
@@ -197,28 +200,40 @@ def _parse_icmp(tables, memory, frame):
         return
     if icmp.is_relatable(load_u8(memory, frame.transport + icmp.TYPE)):
         frame.delivery = frame.delivery or paths.delivery_of(tables, frame.destination, frame.mark)
-        if related.read_quote(tables, memory, frame):
+        quoted = related.read_quote(tables, memory, frame)
+        if quoted == related.FLOW:
             frame.verdict = Verdict.MATCH
+        elif quoted == related.PORTLESS and tables.director[0].schedule_icmp:
+            _drop(frame, Reason.TRUNCATED)
 
 
 @compiled
-def _parse_transport(memory, frame):
+def _parse_transport(tables, memory, frame):
     size = frame.packet_size - (frame.transport - frame.ip)
     least = transport.header_size_min(frame.protocol)
     if least == transport.UNTRACKED:
         frame.reason = Reason.NOT_OURS
         return
-    if size < least:
-        _drop(frame, Reason.TRUNCATED)
+    if size < transport.PORTS_SIZE:
+        _lose_portless(tables, frame)
         return
     frame.source_port = load_u16(memory, frame.transport + transport.SOURCE_PORT)
     frame.destination_port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
+    frame.verdict = Verdict.MATCH
     frame.signal = 0
-    if frame.protocol == ipv4.TCP:
+    if size < least:
+        frame.signal = SHORT
+    elif frame.protocol == ipv4.TCP:
         frame.signal = load_u8(memory, frame.transport + transport.FLAGS)
-        if transport.tcp_header_size(memory, frame.transport) > size:
-            _drop(frame, Reason.TRUNCATED)
-            return
     elif frame.protocol == ipv4.SCTP:
         frame.signal = transport.sctp_event(memory, frame.transport, size)
-    frame.verdict = Verdict.MATCH
+
+
+@apart
+def _lose_portless(tables, frame):
+    """A packet without even ports: nobody's, but a router sends it on."""
+    delivery = paths.delivery_of(tables, frame.destination, frame.mark)
+    if delivery == LOCAL_DELIVERY:
+        _drop(frame, Reason.TRUNCATED)
+    else:
+        frame.reason = Reason.NOT_OURS

@@ -11,7 +11,7 @@ from numpy import int64
 
 from pylvs import schedulers
 from pylvs.engine.track import count_request, count_unanswered, leave_to_host
-from pylvs.frames import NONE, Reason, Verdict
+from pylvs.frames import NONE, SHORT, Reason, Verdict
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, defence, expiry, paths, servers, services, states
 from pylvs.tables.layouts import (
@@ -35,6 +35,9 @@ _INVALID_PORT: Final = 65_535
 @compiled
 def schedule(tables, frame, now_ms):
     """Return the server for the frame's new connection, ``NONE``, ``ASK_PYTHON`` or ``DECIDED``."""
+    if frame.signal == SHORT:
+        _drop(frame, Reason.TRUNCATED)
+        return DECIDED
     row = services.find_for(tables, frame)
     if row == NONE:
         leave_to_host(frame)

@@ -1,7 +1,5 @@
 """What a packet does to its connection: counts, state, timer."""
 
-from typing import Final
-
 from numpy import int64
 
 from pylvs.frames import (
@@ -9,20 +7,19 @@ from pylvs.frames import (
     INPUT,
     LOCAL_DELIVERY,
     NONE,
+    SHORT,
     UNDECIDED,
     Reason,
     Verdict,
 )
-from pylvs.jit import apart, compiled
+from pylvs.jit import compiled
 from pylvs.tables import connections, expiry, paths, servers, states
 from pylvs.tables.layouts import (
     FLAG_NO_OUTPUT,
     FLAG_ONE_PACKET,
     FLAG_TEMPLATE,
 )
-from pylvs.wire import ipv4, transport
-
-_RESET_SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
+from pylvs.wire import ipv4
 
 
 @compiled
@@ -60,23 +57,6 @@ def count_request(tables, frame, row, now_ms):
     only_input = int64(entry.conn_flags) & FLAG_NO_OUTPUT
     entry.in_packets += 1
     track(tables, frame, row, states.SEES_INPUT_ONLY if only_input else states.SEES_INPUT, now_ms)
-    if entry.server != NONE and tables.servers[entry.server].local:
-        _hear_own_reset(tables, frame, row, now_ms)
-
-
-@apart
-def _hear_own_reset(tables, frame, row, now_ms):
-    """The director itself, as the real server, will refuse the segment: a reply like any other."""
-    if frame.protocol != ipv4.TCP or frame.signal & transport.RST:
-        return
-    entry = tables.connections[row]
-    if tables.servers[entry.server].available:
-        servers.charge_reply(tables, int64(entry.server), _RESET_SIZE)
-    entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
-    asked = frame.signal
-    frame.signal = transport.RST
-    track(tables, frame, row, states.SEES_OUTPUT, now_ms)
-    frame.signal = asked
 
 
 @compiled
@@ -97,6 +77,10 @@ def track(tables, frame, row, view, now_ms):
     """Run the state machine and start the timer anew with the state's timeout."""
     entry = tables.connections[row]
     state = 0
+    if frame.signal == SHORT and frame.protocol != ipv4.UDP:
+        if int64(entry.conn_flags) & FLAG_ONE_PACKET == 0:
+            expiry.restart(tables, row, int64(entry.timeout_ms), now_ms)
+        return
     if frame.protocol != ipv4.UDP:
         guarded = tables.director[0].guarded
         state = states.next_state(frame.protocol, frame.signal, int64(entry.state), view, guarded)

@@ -1,16 +1,27 @@
 """NAT (``-m``): requests leave for the server's address and port, replies from the VIP's.
 
 Checksums are mended by what changed (RFC 1624), so a wrong one stays wrong by the same amount and
-nothing is verified, as in Linux.  A UDP datagram without a checksum is given one.  An unfinished
-checksum holds the sum of its pseudo-header alone: addresses change it, ports do not.
+nothing is verified, as in Linux.  A UDP datagram without a checksum is given one.  SCTP's covers no
+addresses: only a new port has it computed anew.  An unfinished checksum holds the sum of its
+pseudo-header alone: addresses change it, ports do not.
 """
 
 from numpy import int64
 
-from pylvs.jit import compiled
-from pylvs.wire import ipv4, transport
+from pylvs.frames import SHORT
+from pylvs.jit import apart, compiled
+from pylvs.wire import crc32c, ipv4, transport
 from pylvs.wire.checksum import replace_partial, replace_u16, replace_u32
 from pylvs.wire.memory import load_u16, load_u32, store_u16, store_u32
+
+
+@compiled
+def is_impossible(frame):
+    """Whether there is not enough of a transport header to translate."""
+    if frame.signal != SHORT:
+        return False
+    size = frame.packet_size - (frame.transport - frame.ip)
+    return frame.protocol != ipv4.SCTP or size < transport.SCTP_HEADER_SIZE
 
 
 @compiled
@@ -49,6 +60,10 @@ def _translate(memory, frame, address_field, port_field, address, port):
     header_sum = load_u16(memory, ip + ipv4.CHECKSUM)
     store_u16(memory, ip + ipv4.CHECKSUM, replace_u32(header_sum, old_address, address))
 
+    if frame.protocol == ipv4.SCTP:
+        if port != old_port:
+            _mend_sctp(memory, frame)
+        return
     field = header + transport.checksum_field(frame.protocol)
     old = load_u16(memory, field)
     if frame.checksum_start:
@@ -61,3 +76,14 @@ def _translate(memory, frame, address_field, port_field, address, port):
         if frame.protocol == ipv4.UDP and new == 0:
             new = 0xFFFF  # zero would mean that there is none
         store_u16(memory, field, new)
+
+
+@apart
+def _mend_sctp(memory, frame):
+    """Compute the CRC of the whole SCTP packet anew; it stands in the packet low byte first."""
+    header = frame.transport
+    store_u32(memory, header + transport.SCTP_CHECKSUM, 0)
+    size = frame.packet_size - (header - frame.ip)
+    crc = ~crc32c.add(memory, header, size, crc32c.BEGIN) & 0xFFFF_FFFF
+    for i in range(4):
+        memory[header + transport.SCTP_CHECKSUM + i] = (crc >> 8 * i) & 0xFF

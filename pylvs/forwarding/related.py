@@ -11,7 +11,7 @@ from typing import Final
 
 from numpy import int64
 
-from pylvs.frames import LOCAL_DELIVERY, NONE
+from pylvs.frames import LOCAL_DELIVERY, NONE, RECORDS_ROUTE, STAMPED
 from pylvs.jit import apart, compiled
 from pylvs.tables import servers
 from pylvs.tables.layouts import GRE, GUE
@@ -21,25 +21,27 @@ from pylvs.wire.memory import load_u8, load_u16, load_u32, store_u16, store_u32
 TUNNELED: Final = -2
 """In ``FRAME.server``: the quote is of a packet in a tunnel of ours, and not swapped."""
 
-_PORTS_SIZE: Final = 4
+NOBODYS, PORTLESS, FLOW = range(3)
 
 
 @apart
 def read_quote(tables, memory, frame):
-    """Fill the frame's flow from what it quotes; return whether that may be a connection's."""
+    """Fill the frame's flow from what it quotes; return FLOW, PORTLESS or NOBODYS."""
     quote = frame.transport + icmp.HEADER_SIZE
     end = frame.ip + frame.packet_size
     if not _is_whole(memory, quote, end):
-        return False
+        return NOBODYS
     if frame.delivery & LOCAL_DELIVERY:
         inner = _in_tunnel(tables, memory, quote, end)
         if inner != NONE:
             if not _is_whole(memory, inner, end):
-                return False
+                return NOBODYS
             frame.server = TUNNELED
             quote = inner
-    if not _has_ports(memory, quote, end):
-        return False
+    if not _may_have_ports(memory, quote):
+        return NOBODYS
+    if quote + ipv4.header_size(memory, quote) + transport.PORTS_SIZE > end:
+        return PORTLESS
     ports = quote + ipv4.header_size(memory, quote)
     source, destination = (
         load_u32(memory, quote + ipv4.SOURCE),
@@ -56,7 +58,7 @@ def read_quote(tables, memory, frame):
     frame.protocol = load_u8(memory, quote + ipv4.PROTOCOL)
     frame.signal = 0
     frame.quotes = quote
-    return True
+    return FLOW
 
 
 @compiled
@@ -69,13 +71,11 @@ def _is_whole(memory, ip, end):
 
 
 @compiled
-def _has_ports(memory, ip, end):
+def _may_have_ports(memory, ip):
     if load_u16(memory, ip + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET:
         return False
     protocol = load_u8(memory, ip + ipv4.PROTOCOL)
-    if transport.header_size_min(protocol) == transport.UNTRACKED:
-        return False
-    return ip + ipv4.header_size(memory, ip) + _PORTS_SIZE <= end
+    return transport.header_size_min(protocol) != transport.UNTRACKED
 
 
 @compiled
@@ -102,8 +102,13 @@ def _in_tunnel(tables, memory, outer, end):
 
 
 @compiled
-def has_right_checksum(memory, frame):
-    """Whether the ICMP message's checksum is right."""
+def is_sound(memory, frame):
+    """Whether the ICMP message's checksum is right, and the packet's header as it was sent.
+
+    Linux does not translate an error into whose options it has just written.
+    """
+    if frame.delivery & (RECORDS_ROUTE | STAMPED):
+        return False
     size = frame.packet_size - (frame.transport - frame.ip)
     return checksum.fold(checksum.add(memory, frame.transport, size, 0)) == 0xFFFF
 

@@ -6,8 +6,6 @@ path -> too large: in fragments -> next hop -> MAC known:    TRANSMIT
 
 from typing import Final
 
-from numpy import int64
-
 from pylvs.forwarding import born, pieces, segments
 from pylvs.frames import HEADROOM, NONE, Reason, Verdict
 from pylvs.jit import apart, compiled
@@ -82,7 +80,8 @@ def send_to(tables, memory, frames, count, frame, address, now_ms):
         discard(frame, Reason.NO_ROUTE)
         return
     hop = paths.next_hop(tables, path_row, address)
-    send(tables, memory, frames, count, frame, path_row, hop, int64(path.mtu), now_ms)
+    mtu = paths.mtu_to(tables, path_row, address, now_ms)
+    send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
 
 
 @apart

@@ -1,6 +1,6 @@
 """ICMP errors the director sends (RFC 792, RFC 1812 section 4.3.2).
 
-| Ethernet | IPv4, TOS c0, TTL 64, DF clear | ICMP | as much of the packet as fits 576 bytes |
+| Ethernet | IPv4, TOS c0, TTL 64, DF clear, options | ICMP | as much as fits 576 bytes |
 """
 
 from typing import Final
@@ -8,9 +8,9 @@ from typing import Final
 from numpy import int64
 
 from pylvs.forwarding import born
-from pylvs.forwarding.transmit import send_to
-from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NONE, UNDECIDED, Reason
-from pylvs.host import limits
+from pylvs.forwarding.transmit import discard, send_to
+from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, UNDECIDED, Reason
+from pylvs.host import limits, options
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
 from pylvs.tables.layouts import UNICAST
@@ -26,49 +26,80 @@ def send_error(tables, memory, frames, count, frame, type_, code, rest, now_ms):
     """Tell the frame's sender, quoting its packet as it stands in memory; return whether that went.
 
     The error comes from the address the packet was sent to, if that is the director's, else from
-    the director's towards the sender.  None is sent about an ICMP error or a later fragment.
+    the director's towards the sender.
+    """
+    row = compose_from_own(tables, memory, frames, count, frame, type_, code, rest, now_ms)
+    if row == NONE:
+        return False
+    sender = load_u32(memory, frame.ip + ipv4.SOURCE)
+    send_to(tables, memory, frames, count, frames[row], sender, now_ms)
+    return True
+
+
+@apart
+def compose_from_own(tables, memory, frames, count, frame, type_, code, rest, now_ms):
+    """Return the row of such an error, not sent yet, or ``NONE``."""
+    source = _source_of(tables, memory, frame)
+    if source == 0:
+        return NONE
+    return int64(compose(tables, memory, frames, count, frame, type_, code, rest, source, now_ms))
+
+
+@apart
+def compose(tables, memory, frames, count, frame, type_, code, rest, source, now_ms):
+    """Return the row of an error from ``source`` to the frame's sender, not sent yet, or ``NONE``.
+
+    None is sent about an ICMP error or a later fragment, nor more than the limits allow.
     """
     sender = load_u32(memory, frame.ip + ipv4.SOURCE)
-    about = load_u32(memory, frame.ip + ipv4.DESTINATION)
     if load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET:
-        return False
+        return NONE
     if load_u8(memory, frame.ip + ipv4.PROTOCOL) == ipv4.ICMP and icmp.is_error(
         load_u8(memory, frame.transport + icmp.TYPE)
     ):
-        return False
+        return NONE
     if not limits.allows_to(tables, sender, now_ms):
         tables.reasons[Reason.RATE_LIMITED] += 1
-        return False
-    source = _source_of(tables, frame, sender, about)
-    if source == 0:
-        return False
-    quote = min(frame.packet_size, QUOTE_MAX)
-    size = ipv4.HEADER_SIZE + icmp.HEADER_SIZE + quote
-    row = born.new(tables, frames, count, ethernet.HEADER_SIZE + size)
+        return NONE
+    row = born.new(tables, frames, count, ethernet.HEADER_SIZE + icmp.ERROR_SIZE_MAX)
     if row == NONE:
-        return False
+        return NONE
     error = frames[row]
-    error.reason = Reason.ERROR_SENT
     ip = error.offset + ethernet.HEADER_SIZE
-    body = ip + ipv4.HEADER_SIZE
+    optional = 0
+    if frame.delivery & NO_ECHO == 0:
+        optional = options.echo(tables, memory, frame, ip + ipv4.HEADER_SIZE, source, now_ms)
+    if optional == options.IMPOSSIBLE:
+        discard(error, Reason.RATE_LIMITED)
+        return NONE
+    quote = min(frame.packet_size, QUOTE_MAX - optional)
+    error.reason = Reason.ERROR_SENT
+    error.ip = ip
+    error.protocol = ipv4.ICMP
+    error.destination = sender
+    error.transport = ip + ipv4.HEADER_SIZE + optional
+    error.packet_size = error.transport - ip + icmp.HEADER_SIZE + quote
+    error.length = ethernet.HEADER_SIZE + error.packet_size
     tos = INTERNETWORK_CONTROL | (load_u8(memory, frame.ip + ipv4.TOS) & 0x1E)
     director = tables.director[0]
     director.identification += 1
     identification = director.identification & 0xFFFF
-    error.ip = ip
-    error.packet_size = size
+    size = error.packet_size - optional
     ipv4.write(
         memory, ip, tos, size, identification, 0, ipv4.TTL_DEFAULT, ipv4.ICMP, source, sender
     )
-    copy(memory, body + icmp.HEADER_SIZE, frame.ip, quote)
-    icmp.write(memory, body, type_, code, rest, icmp.HEADER_SIZE + quote)
-    send_to(tables, memory, frames, count, error, sender, now_ms)
-    return True
+    if optional:
+        ipv4.add_options(memory, ip, optional)
+    copy(memory, error.transport + icmp.HEADER_SIZE, frame.ip, quote)
+    icmp.write(memory, error.transport, type_, code, rest, icmp.HEADER_SIZE + quote)
+    return row
 
 
 @compiled
-def _source_of(tables, frame, sender, about):
+def _source_of(tables, memory, frame):
     """Return the address an error comes from, 0 if there is no way back."""
+    sender = load_u32(memory, frame.ip + ipv4.SOURCE)
+    about = load_u32(memory, frame.ip + ipv4.DESTINATION)
     if frame.delivery & DELIVERY_MASK == UNDECIDED:
         frame.delivery |= paths.delivery_of(tables, about, frame.mark)
     if frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY:

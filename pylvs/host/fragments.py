@@ -15,15 +15,18 @@ from pylvs.forwarding import born
 from pylvs.frames import HEADROOM, NONE, ON_THE_WAY, Reason, Verdict
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
+from pylvs.tables import connections, servers
 from pylvs.tables.layouts import (
     COMPLETE,
+    FORWARDING_MASK,
     FREE,
+    MASQUERADE,
     OPEN,
     REASSEMBLY_SLOT,
     RUNS_LIMIT,
     TOKEN_BUCKETS,
 )
-from pylvs.wire import ethernet, icmp, ipv4
+from pylvs.wire import ethernet, icmp, ipv4, transport
 from pylvs.wire.memory import copy, load_u8, load_u16, store_u16
 
 _HEADER_MAX: Final = 60
@@ -129,6 +132,7 @@ def _begin(tables, packet, now_ms):
     packet.largest_df = 0
     packet.ecn = 0
     packet.runs = 0
+    packet.last_run = 0
     ticket = int64(packet.source) * 0x61C8_8647 & 0xFFFF_FFFF
     packet.ticket = tables.tickets[ticket % TOKEN_BUCKETS]
 
@@ -188,23 +192,29 @@ def _keep(tables, memory, frame, row):
 
 @compiled
 def _note_run(tables, row, begin, end):
-    """Note that these bytes have come: kept, ignored (all had come in one run) or bad."""
+    """Note that these bytes have come: kept, ignored (all had come in one run) or bad.
+
+    Only the run that reaches furthest grows; what comes before its end is a run of its own.
+    """
     packet = tables.reassembly[row]
     runs = tables.runs
-    last = packet.runs - 1
-    if last >= 0 and runs[row, last, 1] == begin:
-        for i in range(last):
+    last = packet.last_run
+    if packet.runs and runs[row, last, 1] < end:
+        if begin < runs[row, last, 1]:
+            return _BAD
+        if begin == runs[row, last, 1]:
+            runs[row, last, 1] = end
+            return _KEPT
+        last = packet.runs
+    elif packet.runs:
+        for i in range(packet.runs):
+            if begin >= runs[row, i, 0] and end <= runs[row, i, 1]:
+                return _IGNORED
             if begin < runs[row, i, 1] and runs[row, i, 0] < end:
                 return _BAD
-        runs[row, last, 1] = end
-        return _KEPT
-    for i in range(packet.runs):
-        if begin >= runs[row, i, 0] and end <= runs[row, i, 1]:
-            return _IGNORED
-        if begin < runs[row, i, 1] and runs[row, i, 0] < end:
-            return _BAD
     if packet.runs == RUNS_LIMIT:
         return _BAD
+    packet.last_run = last
     runs[row, packet.runs, 0] = begin
     runs[row, packet.runs, 1] = end
     packet.runs += 1
@@ -250,10 +260,11 @@ def expire(tables, memory, frames, count, now_ms):
 
     The caller has made sure that there are frames to be born.
     """
-    for row in range(tables.reassembly.size):
+    for _ in range(tables.reassembly.size):
+        row = _most_overdue(tables, now_ms)
+        if row == NONE:
+            return
         packet = tables.reassembly[row]
-        if packet.state != OPEN or packet.expires_ms > now_ms:
-            continue
         _forget(tables, row)
         tables.reasons[Reason.FRAGMENTS_LATE] += 1
         if packet.header == 0:
@@ -268,4 +279,37 @@ def expire(tables, memory, frames, count, now_ms):
         about.protocol = int64(packet.protocol)
         about.port_in = int64(packet.port_in)
         type_, code = icmp.TIME_EXCEEDED, icmp.REASSEMBLY_TIME
-        send_error(tables, memory, frames, count, about, type_, code, icmp.NO_DETAIL, now_ms)
+        error = count + tables.director[0].born
+        if send_error(tables, memory, frames, count, about, type_, code, icmp.NO_DETAIL, now_ms):
+            _charge_connection(tables, memory, about, frames[error].packet_size, now_ms)
+
+
+@compiled
+def _most_overdue(tables, now_ms):
+    found = NONE
+    for row in range(tables.reassembly.size):
+        packet = tables.reassembly[row]
+        if packet.state != OPEN or packet.expires_ms > now_ms:
+            continue
+        if found == NONE or packet.expires_ms < tables.reassembly[found].expires_ms:
+            found = row
+    return found
+
+
+@compiled
+def _charge_connection(tables, memory, about, size, now_ms):
+    """Linux sees its own error go by, and counts it if it is about a DR or TUN connection."""
+    tracked = transport.header_size_min(about.protocol) != transport.UNTRACKED
+    begin = about.ip + about.packet_size - about.transport
+    if not tracked or begin < transport.PORTS_SIZE or tables.director[0].service_count == 0:
+        return
+    about.source_port = load_u16(memory, about.transport + transport.SOURCE_PORT)
+    about.destination_port = load_u16(memory, about.transport + transport.DESTINATION_PORT)
+    bucket = connections.bucket_of(tables, about.source, about.source_port, about.protocol)
+    row = connections.live(tables, connections.find_request(tables, bucket, about), now_ms)
+    if row == NONE:
+        return
+    entry = tables.connections[row]
+    masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
+    if entry.server != NONE and not masqueraded and tables.servers[entry.server].available:
+        servers.charge_reply(tables, int64(entry.server), size)

@@ -11,12 +11,12 @@ from typing import Final
 
 from numpy import int64
 
-from pylvs.frames import LOCAL_DELIVERY, NONE, RECORDS_ROUTE, RECORDS_TIME
+from pylvs.frames import LOCAL_DELIVERY, NONE, RECORDS_ROUTE, RECORDS_TIME, STAMPED
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
 from pylvs.tables.layouts import LOCAL_ADDRESS
 from pylvs.wire import ipv4
-from pylvs.wire.memory import load_u8, load_u32, store_u32
+from pylvs.wire.memory import copy, load_u8, load_u32, store_u32
 
 WELL_FORMED: Final = 0
 SOURCE_ROUTED: Final = -1
@@ -136,8 +136,15 @@ def _stamp(tables, memory, frame, at, size, now_ms):
         memory[at + 2] = pointer + 8
     else:
         return 0
-    store_u32(memory, slot, (now_ms + tables.director[0].midnight_ms) % _DAY_MS)
+    frame.delivery |= STAMPED
+    store_u32(memory, slot, _time_of_day(tables, now_ms))
     return 0
+
+
+@compiled
+def _time_of_day(tables, now_ms):
+    """Return milliseconds since midnight UT."""
+    return (now_ms + tables.director[0].midnight_ms) % _DAY_MS
 
 
 @compiled
@@ -161,7 +168,7 @@ def leave(memory, frame, address):
     """Finish the options of a packet that is sent on: a router records the address it left from.
 
     ``address`` is that of the director's on the way out, the VIP for a translated reply; 0 leaves
-    what is there.
+    what is there.  Linux leaves it in a timestamp option, too.
     """
     at = frame.ip + ipv4.HEADER_SIZE
     while address and at < frame.transport:
@@ -174,7 +181,73 @@ def leave(memory, frame, address):
         pointer = load_u8(memory, at + 2)
         if option == ipv4.OPTION_RECORD_ROUTE and frame.delivery & RECORDS_ROUTE:
             store_u32(memory, at + pointer - 5, address)
-        elif option == ipv4.OPTION_TIMESTAMP and frame.delivery & RECORDS_TIME:
-            store_u32(memory, at + pointer - 9, address)
         at += load_u8(memory, at + 1)
     ipv4.mend_checksum(memory, frame.ip)
+
+
+IMPOSSIBLE: Final = -1
+
+
+@apart
+def echo(tables, memory, frame, to, source, now_ms):
+    """Write the options of an answer to the frame at ``to``; return their size, or ``IMPOSSIBLE``.
+
+    Record route and timestamp go back as they came and go on to be filled, with ``source`` as the
+    address; other options are not for answers (net/ipv4/ip_options.c, __ip_options_echo).
+    """
+    begin = to
+    for wanted in (ipv4.OPTION_RECORD_ROUTE, ipv4.OPTION_TIMESTAMP):
+        at = frame.ip + ipv4.HEADER_SIZE
+        while at < frame.transport and load_u8(memory, at) != ipv4.OPTION_END:
+            if load_u8(memory, at) == ipv4.OPTION_NOP:
+                at += 1
+                continue
+            size = load_u8(memory, at + 1)
+            if load_u8(memory, at) == wanted:
+                copy(memory, to, at, size)
+                if wanted == ipv4.OPTION_RECORD_ROUTE:
+                    fits = _echo_route(memory, frame, to, size, source)
+                else:
+                    fits = _echo_time(tables, memory, frame, to, size, source, now_ms)
+                if not fits:
+                    return IMPOSSIBLE
+                to += size
+            at += size
+    while (to - begin) & 3:
+        memory[to] = ipv4.OPTION_END
+        to += 1
+    return to - begin
+
+
+@compiled
+def _echo_route(memory, frame, at, size, source):
+    pointer = load_u8(memory, at + 2)
+    if frame.delivery & RECORDS_ROUTE and pointer <= size:
+        if pointer + 3 > size:
+            return False
+        memory[at + 2] = pointer + 4
+        store_u32(memory, at + pointer - 1, source)
+    return True
+
+
+@compiled
+def _echo_time(tables, memory, frame, at, size, source, now_ms):
+    pointer = load_u8(memory, at + 2)
+    if pointer > size:
+        return True
+    if frame.delivery & RECORDS_TIME:
+        if pointer + 3 > size:
+            return False
+        store_u32(memory, at + pointer - 1, source)
+        pointer += 4
+    if frame.delivery & STAMPED:
+        if pointer + 3 > size:
+            return False
+        if load_u8(memory, at + 3) & 0xF != _PRESPECIFIED:
+            store_u32(memory, at + pointer - 1, _time_of_day(tables, now_ms))
+            pointer += 4
+        elif pointer + 7 <= size and _is_ours(tables, load_u32(memory, at + pointer - 1)):
+            store_u32(memory, at + pointer + 3, _time_of_day(tables, now_ms))
+            pointer += 8
+    memory[at + 2] = pointer
+    return True

@@ -1,20 +1,23 @@
 """The reset that a closed TCP port answers with (RFC 9293, section 3.10.7.1).
 
-As Linux sends it: identification 0, DF, TTL 64, the TOS it was asked with, window 0, no options.
+As Linux sends it: identification 0, DF, TTL 64, the TOS of what it answers, window 0, no TCP
+options.
 """
 
 from typing import Final
 
 from pylvs.forwarding import born
+from pylvs.forwarding.transmit import discard
 from pylvs.frames import NONE, Reason
-from pylvs.host import limits
+from pylvs.host import limits, options
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
 from pylvs.wire import ethernet, ipv4, transport
 from pylvs.wire.memory import load_u8, load_u32, store_u16, store_u32
 
 _DATA_OFFSET_FLAGS: Final = 0x5000
-_SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
+SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
+_SIZE_MAX: Final = SIZE + 40  # of options
 _ECN: Final = 3
 
 
@@ -31,22 +34,29 @@ def new_reset(tables, memory, frames, count, frame, now_ms):
     if not limits.allows(tables, now_ms):
         tables.reasons[Reason.RATE_LIMITED] += 1
         return NONE
-    row = born.new(tables, frames, count, ethernet.HEADER_SIZE + _SIZE)
+    row = born.new(tables, frames, count, ethernet.HEADER_SIZE + _SIZE_MAX)
     if row == NONE:
         return NONE
     reset = frames[row]
     reset.reason = Reason.RESET_SENT
     ip = reset.offset + ethernet.HEADER_SIZE
-    tcp = ip + ipv4.HEADER_SIZE
-    tos = load_u8(memory, frame.ip + ipv4.TOS) & ~_ECN
     source = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    optional = options.echo(tables, memory, frame, ip + ipv4.HEADER_SIZE, source, now_ms)
+    if optional == options.IMPOSSIBLE:
+        discard(reset, Reason.RATE_LIMITED)
+        return NONE
+    tos = load_u8(memory, frame.ip + ipv4.TOS) & ~_ECN
     destination = frame.source
     fragment = ipv4.DONT_FRAGMENT
-    ipv4.write(memory, ip, tos, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
+    tcp = ip + ipv4.HEADER_SIZE + optional
+    ipv4.write(memory, ip, tos, SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
+    if optional:
+        ipv4.add_options(memory, ip, optional)
     _write_tcp(memory, ip, tcp, frame)
     reset.ip = ip
     reset.transport = tcp
-    reset.packet_size = _SIZE
+    reset.packet_size = SIZE + optional
+    reset.length = ethernet.HEADER_SIZE + reset.packet_size
     reset.protocol = ipv4.TCP
     reset.source = source
     reset.destination = destination

@@ -11,7 +11,6 @@ from pylvs.frames import (
     FORWARDED_IN_PIECES,
     NONE,
     RECORDS_ROUTE,
-    RECORDS_TIME,
     Reason,
     Verdict,
 )
@@ -86,6 +85,6 @@ def lets_pass(tables, memory, frame):
 @compiled
 def finish_options(memory, frame, address):
     """Write what a router records into the options; ``address`` is where the packet leaves."""
-    if frame.delivery & (RECORDS_ROUTE | RECORDS_TIME) == 0:
+    if frame.delivery & RECORDS_ROUTE == 0:
         address = 0
     options.leave(memory, frame, address)

@@ -222,7 +222,9 @@ REASSEMBLY: Final = np.dtype([
     ("largest_df", np.int32),      # the largest of those with DF
     ("ecn", np.int32),             # 1 << ECN of every fragment
     ("runs", np.int32),            # how many rows of ``runs`` are in use
+    ("last_run", np.int32),        # the one that reaches furthest
     ("port_in", np.int32),
+    ("_reserved", np.int32),
     ("mark", np.int64),
     ("ticket", np.int64),          # of its latest fragment, among its source's
 ], align=True)
@@ -270,6 +272,7 @@ DIRECTOR: Final = np.dtype([
     ("free", np.int64),            # head of the list of free connection rows
     ("freed", np.int64),           # head and tail of those freed in this batch, not yet reusable
     ("freed_tail", np.int64),
+    ("doomed", np.int64),          # a connection that has to go once its packet was scheduled anew
     ("high_water", np.int64),      # rows never used begin here
     ("connection_count", np.int64),
     ("tick", np.int64),            # the wheel has been swept up to here
@@ -305,6 +308,7 @@ DIRECTOR: Final = np.dtype([
     ("ftp_count", np.int64),       # TCP services with port 21
     ("mark_count", np.int64),      # services known by a firewall mark
     ("mark_rule_count", np.int64),
+    ("serves_itself", np.int64),   # there was a real server that is the director itself
     ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used
     ("dice", np.int64),            # twos: state of its random numbers
     ("chores_ms", np.int64),       # when something of what follows is due
@@ -462,7 +466,7 @@ def new_tables(limits: Limits, seed: tuple[int, int, int, int]) -> Tables:
         getattr(tables, name)[:] = NONE
     for name in ("slot_owners", "cache_buckets"):
         getattr(tables, name)[:] = NONE
-    for name in ("free", "freed", "freed_tail"):
+    for name in ("free", "freed", "freed_tail", "doomed"):
         director[name] = NONE
     director["tick"] = -1
     director["dice"] = seed[0] & 0x7FFF_FFFF

@@ -90,6 +90,17 @@ def exception_to(tables, address, now_ms):
     return NONE
 
 
+@compiled
+def mtu_to(tables, path_row, address, now_ms):
+    """Return the MTU of the path to ``address`` for packets of the director's own."""
+    mtu = int64(tables.paths[path_row].mtu)
+    if tables.director[0].exception_count:
+        row = exception_to(tables, address, now_ms)
+        if row != NONE:
+            return min(mtu, int64(tables.exceptions[row].mtu))
+    return mtu
+
+
 @apart
 def learn_mtu(tables, address, mtu, now_ms):
     """Note a path MTU, no lower than ``MTU_MIN`` and never above what holds already."""

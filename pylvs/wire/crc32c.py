@@ -20,9 +20,12 @@ def _remainder(value: int) -> int:
 _TABLE: Final = np.array([_remainder(byte) for byte in range(256)], np.int64)
 
 
+BEGIN: Final = 0xFFFF_FFFF
+
+
 @compiled
 def add(memory, at, size, crc):
-    """Return ``crc``, at first all ones, after ``size`` bytes; its complement is the checksum."""
+    """Return ``crc``, at first ``BEGIN``, after ``size`` bytes; its complement is the checksum."""
     for i in range(size):
         crc = int64(_TABLE[(crc ^ load_u8(memory, at + i)) & 0xFF]) ^ (crc >> 8)
     return crc

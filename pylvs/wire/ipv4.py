@@ -86,6 +86,15 @@ def mend_checksum(memory, ip):
 
 
 @compiled
+def add_options(memory, ip, size):
+    """Make room in a written header for options of ``size`` bytes that lie right behind it."""
+    memory[ip + VERSION_IHL] = VERSION_IHL_PLAIN + (size >> 2)
+    total = load_u16(memory, ip + TOTAL_LENGTH)
+    store_u16(memory, ip + TOTAL_LENGTH, total + size)
+    mend_checksum(memory, ip)
+
+
+@compiled
 def write(memory, ip, tos, size, identification, fragment, ttl, protocol, source, destination):
     """Write a header without options, checksum included; ``size`` is the whole packet's."""
     memory[ip + VERSION_IHL] = VERSION_IHL_PLAIN

@@ -23,6 +23,7 @@ from pylvs.jit import compiled
 from pylvs.wire import checksum, ipv4
 from pylvs.wire.memory import load_u8, load_u16
 
+PORTS_SIZE: Final = 4
 SOURCE_PORT: Final = 0
 DESTINATION_PORT: Final = 2
 

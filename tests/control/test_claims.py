@@ -31,5 +31,5 @@ def test_services_and_masqueraded_servers_are_claimed():
 
 def test_without_services_nothing_is_claimed():
     text = text_for([])
-    assert "set services { type inet_proto . ipv4_addr . inet_service; }" in text
+    assert "set services { type inet_proto . ipv4_addr . inet_service;  }" in text
     assert parse_line(["-C"]).verb == "C"

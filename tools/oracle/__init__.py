@@ -1,0 +1,1 @@
+"""The real kernel, asked: Debian's, with its IPVS, in QEMU without KVM."""
