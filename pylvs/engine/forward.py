@@ -194,13 +194,12 @@ def _take_back(tables, memory, answer, row, method):
     entry = tables.connections[row]
     if int64(entry.conn_flags) & FLAG_ONE_PACKET:
         return
+    if tables.servers[entry.server].available:
+        servers.charge_reply(tables, int64(entry.server), answer.packet_size)
     if answer.protocol == ipv4.ICMP:
-        _charge_error(tables, row, answer.packet_size)
         if method == MASQUERADE:
             answer.quotes = answer.transport + icmp.HEADER_SIZE
             related.translate_out(memory, answer, entry)
-            if tables.servers[entry.server].available:
-                servers.charge_reply(tables, int64(entry.server), answer.packet_size)
     elif method == MASQUERADE:
         masquerade.translate_reply(memory, answer, entry)
 

@@ -20,7 +20,7 @@ from pylvs.frames import (
     Reason,
     Verdict,
 )
-from pylvs.host import answers, resets, routing
+from pylvs.host import answers, routing
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, servers, states
 from pylvs.tables.layouts import FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
@@ -56,7 +56,10 @@ def match(tables, memory, frames, count, start, now_ms):
 
 @apart
 def _hear_own_reset(tables, memory, frame, now_ms):
-    """The director itself, as the real server, refuses the segment: a reply like any other."""
+    """The director itself, as the real server, refuses the segment: a reply like any other.
+
+    It is charged when it is sent.
+    """
     entry = tables.connections[frame.connection]
     if frame.protocol != ipv4.TCP or entry.server == NONE or not tables.servers[entry.server].local:
         return
@@ -64,8 +67,6 @@ def _hear_own_reset(tables, memory, frame, now_ms):
         return
     if not answers.is_sound(memory, frame, ipv4.TCP):
         return
-    if tables.servers[entry.server].available:
-        servers.charge_reply(tables, int64(entry.server), resets.SIZE)
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
     asked = frame.signal
     frame.signal = transport.RST

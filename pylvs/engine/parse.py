@@ -233,7 +233,7 @@ def _parse_transport(tables, memory, frame):
 def _lose_portless(tables, frame):
     """A packet without even ports: nobody's, but a router sends it on."""
     delivery = paths.delivery_of(tables, frame.destination, frame.mark)
-    if delivery == LOCAL_DELIVERY:
+    if delivery == LOCAL_DELIVERY and tables.director[0].service_count:
         _drop(frame, Reason.TRUNCATED)
     else:
         frame.reason = Reason.NOT_OURS

@@ -16,8 +16,8 @@ from pylvs.wire import ethernet, ipv4, transport
 from pylvs.wire.memory import load_u8, load_u32, store_u16, store_u32
 
 _DATA_OFFSET_FLAGS: Final = 0x5000
-SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
-_SIZE_MAX: Final = SIZE + 40  # of options
+_SIZE: Final = ipv4.HEADER_SIZE + transport.TCP_HEADER_SIZE
+_SIZE_MAX: Final = _SIZE + 40  # of options
 _ECN: Final = 3
 
 
@@ -49,13 +49,13 @@ def new_reset(tables, memory, frames, count, frame, now_ms):
     destination = frame.source
     fragment = ipv4.DONT_FRAGMENT
     tcp = ip + ipv4.HEADER_SIZE + optional
-    ipv4.write(memory, ip, tos, SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
+    ipv4.write(memory, ip, tos, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
     if optional:
         ipv4.add_options(memory, ip, optional)
     _write_tcp(memory, ip, tcp, frame)
     reset.ip = ip
     reset.transport = tcp
-    reset.packet_size = SIZE + optional
+    reset.packet_size = _SIZE + optional
     reset.length = ethernet.HEADER_SIZE + reset.packet_size
     reset.protocol = ipv4.TCP
     reset.source = source
