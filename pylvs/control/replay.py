@@ -65,7 +65,8 @@ class Replay:
     ) -> None:
         self.frames = list(pcap.read(path))
         raw = [frame for _, frame in self.frames]
-        vips = {one.service.address for one in commands if one.verb == "A" and one.service}
+        keys = [one.service for one in commands if one.verb == "A" and one.service]
+        vips = {key.address for key in keys if not key.mark}
         if not hosts:
             hosts = [Host(min(vips, default=0), 0, _director_mac(raw, vips))]
         self._macs = _macs_seen(raw) | neighbours
@@ -77,6 +78,10 @@ class Replay:
         self.driver.attach(reservation, begin)
         self.director = Director(Limits(), memory=reservation.array, seed=SEED)
         self.manager = Manager(self.director)
+        self._now_ms = 0
+        self.manager.clock = lambda: self._now_ms
+        # Who is told its interfaces can play the host around them, too.
+        self.director.tables.director[0]["hosted"] = any(host.prefix for host in hosts)
         self._describe(hosts, mtu)
         self.manager.apply_all(commands)
 
@@ -105,6 +110,7 @@ class Replay:
                     f"frame {number + 1} is {len(frame)} bytes long, more than any MTU"
                 )
             now_ms = max(now_ms, 1_000 + int((seconds - first) * 1_000))  # never backwards
+            self._now_ms = now_ms
             destination = int.from_bytes(frame[:6], "big")
             self.driver.put(self._row_by_mac.get(destination, 0), frame)
             breathe(self.director, self.driver, now_ms, exact=True)

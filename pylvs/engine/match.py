@@ -13,6 +13,7 @@ from pylvs.engine.track import count_request, count_unanswered, is_local, leave_
 from pylvs.forwarding import masquerade, related
 from pylvs.frames import (
     DELIVERY_MASK,
+    FORWARDED_IN_PIECES,
     LOCAL_DELIVERY,
     NONE,
     OUTPUT,
@@ -187,7 +188,10 @@ def _match_reply(tables, memory, frame, row, now_ms):
 def _match_on_the_way(tables, memory, frame):
     """No connection: the host's, unless a masqueraded server sent it."""
     leave_to_host(frame)
-    if servers.find_sender(tables, frame.protocol, frame.source, frame.source_port) == NONE:
+    sender = servers.find_sender(tables, frame.protocol, frame.source, frame.source_port)
+    if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES:
+        frame.reason = Reason.ROUTED  # the host has not seen its fragments
+    if sender == NONE:
         return
     frame.direction = OUTPUT
     frame.reason = Reason.ROUTED

@@ -23,7 +23,7 @@ from pylvs.frames import (
 )
 from pylvs.host import arp, fragments, options
 from pylvs.jit import apart, compiled
-from pylvs.tables import marks, paths
+from pylvs.tables import marks, paths, servers
 from pylvs.wire import checksum, ethernet, icmp, ipv4, transport
 from pylvs.wire.memory import load_u8, load_u16, load_u32, load_u48
 
@@ -147,6 +147,9 @@ def _parse_unusual(tables, memory, frame, is_fragment, now_ms):
         frame.mark = marks.mark_of(tables, frame.protocol, frame.source, frame.destination, port)
     frame.delivery = paths.delivery_of(tables, frame.destination, frame.mark)
     if frame.transport - frame.ip > ipv4.HEADER_SIZE:
+        if not _is_directors(tables, frame):
+            frame.reason = Reason.NOT_OURS  # the host looks at them itself
+            return False
         bad = options.receive(tables, memory, frame, now_ms)
         if bad == options.SOURCE_ROUTED:
             _drop(frame, Reason.OPTIONS)
@@ -159,13 +162,24 @@ def _parse_unusual(tables, memory, frame, is_fragment, now_ms):
 
 
 @compiled
+def _is_directors(tables, frame):
+    """Whether no host stack sees the frame as well: it is a VIP's, or claimed from a server."""
+    director = tables.director[0]
+    if director.hosted or paths.own_row(tables, frame.destination) != NONE:
+        return True
+    if frame.mark and director.mark_count:
+        return True
+    return frame.delivery & LOCAL_DELIVERY == 0 and servers.is_sender(tables, frame.source)
+
+
+@compiled
 def _gather(tables, memory, frame, now_ms):
     """Return whether the frame is now a whole packet, or is to go on as a fragment."""
     director = tables.director[0]
+    if not _is_directors(tables, frame):
+        frame.reason = Reason.NOT_OURS
+        return False
     if frame.delivery & LOCAL_DELIVERY:
-        if not director.hosted and paths.own_row(tables, frame.destination) == NONE:
-            frame.reason = Reason.NOT_OURS
-            return False
         return fragments.receive(tables, memory, frame, now_ms)
     tracked = frame.protocol == ipv4.ICMP or (
         transport.header_size_min(frame.protocol) != transport.UNTRACKED

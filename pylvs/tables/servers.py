@@ -69,6 +69,16 @@ def find_tunnel(tables, address, port):
     return NONE
 
 
+@apart
+def is_sender(tables, address):
+    """Whether some masqueraded server has this address, whatever its port."""
+    for row in range(tables.director[0].servers_seen):
+        server = tables.servers[row]
+        if server.available and server.address == address and server.forwarding == MASQUERADE:
+            return True
+    return False
+
+
 @compiled
 def link_sender(tables, row):
     """Let a server be found by the address and port it sends from, or its tunnel ends at."""

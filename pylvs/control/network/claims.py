@@ -50,7 +50,7 @@ _CHAIN: Final = """
     ip daddr @own icmp type {{ destination-unreachable, source-quench, time-exceeded }} drop
     ip daddr @own icmp type echo-request drop
     ip daddr @local accept
-    ip frag-off & 0x1fff != 0 ip saddr @senders drop
+    meta l4proto {{ icmp, tcp, udp, sctp }} ip frag-off & 0x3fff != 0 ip saddr @senders drop
     meta l4proto . ip saddr . th sport @servers drop{errors}
   }}"""
 
