@@ -118,9 +118,10 @@ def parse_endpoint(text: str, default_port: int) -> tuple[int, int]:
 
 
 def _service_key(line: Line) -> ServiceKey | None:
+    key = None
     for shown, name, value in line.options:
         if name == "ipv6":
-            if not line.has("service-address"):
+            if key is None or not key.mark:
                 raise RuleError("-6 used before -f\n")
             raise RuleError("IPv6 is not built yet")
         if shown != "service-address":
@@ -129,13 +130,14 @@ def _service_key(line: Line) -> ServiceKey | None:
             mark = number_of(value, 1, _MARK_MAX)
             if mark is None:
                 raise RuleError(f"invalid fwmark value `{value}' specified")
-            return marked(mark)
+            key = marked(mark)
+            continue
         try:
             address, port = parse_endpoint(value, 0)
         except ValueError:
             raise RuleError("illegal virtual server address[:port] specified") from None
-        return ServiceKey(PROTOCOLS[name.partition("-")[0]], address, port)
-    return None
+        key = ServiceKey(PROTOCOLS[name.partition("-")[0]], address, port)
+    return key
 
 
 def _terms(line: Line) -> Terms:

@@ -20,6 +20,7 @@ from pylvs.tables.layouts import (
     MASQUERADE,
     TUNNEL,
     UNICAST,
+    UNROUTED,
 )
 from pylvs.wire import icmp, ipv4
 from pylvs.wire.memory import load_u16, load_u32
@@ -92,7 +93,8 @@ def _tell_sender(tables, memory, frames, count, frame, now_ms):
     elif reason == Reason.TOO_BIG:
         code = icmp.FRAGMENTATION_NEEDED
         destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
-        detail = int64(tables.paths[paths.find_marked(tables, destination, frame.mark)].mtu)
+        path_row = paths.find_marked(tables, destination, frame.mark)
+        detail = paths.router_mtu(tables, path_row, destination, now_ms)
     elif reason == Reason.NO_ROUTE:
         code = icmp.NET_UNREACHABLE
     elif reason == Reason.BAD_OPTIONS:
@@ -138,6 +140,8 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
     mtu = int64(path.mtu)
     if tables.director[0].exception_count:
         mtu = _known_mtu(tables, server, mtu, now_ms)
+    elif server.exception == UNROUTED:
+        server.exception = NONE
     if not _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
         return
     if frame.transport - frame.ip > ipv4.HEADER_SIZE:
@@ -259,7 +263,7 @@ def _bypass(tables, memory, frames, count, frame, now_ms):
     if not routing.outlives(tables, memory, frames, count, frame, now_ms):
         return
     ipv4.decrement_ttl(memory, frame.ip)
-    mtu = int64(tables.paths[path_row].mtu)
+    mtu = paths.mtu_to(tables, path_row, destination, now_ms)
     if routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
         send_to(tables, memory, frames, count, frame, destination, now_ms)
 
@@ -269,7 +273,8 @@ def _forward_reply(tables, memory, frames, count, frame, now_ms):
     """Translate a reply that the router let pass, and send it to its client."""
     entry = tables.connections[frame.connection]
     path_row = frame.path
-    mtu = int64(tables.paths[path_row].mtu)
+    client = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    mtu = paths.router_mtu(tables, path_row, client, now_ms)
     if frame.fragment_max and _forbids_fragments(memory, frame):
         _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms)
         return
@@ -279,7 +284,6 @@ def _forward_reply(tables, memory, frames, count, frame, now_ms):
         masquerade.translate_reply(memory, frame, entry)
     if frame.transport - frame.ip > ipv4.HEADER_SIZE:
         routing.finish_options(memory, frame, int64(entry.virtual_address))
-    client = load_u32(memory, frame.ip + ipv4.DESTINATION)
     hop = paths.next_hop(tables, path_row, client)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
 
@@ -325,7 +329,7 @@ def _send_on(tables, memory, frames, count, frame, now_ms):
         routing.finish_options(memory, frame, int64(tables.paths[path_row].source))
     destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
     hop = paths.next_hop(tables, path_row, destination)
-    mtu = int64(tables.paths[path_row].mtu)
+    mtu = paths.router_mtu(tables, path_row, destination, now_ms)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
 
 
@@ -336,7 +340,7 @@ def _route(tables, memory, frames, count, frame, now_ms):
     if not director.hosted and not director.ip_forward:
         frame.reason = Reason.NOT_OURS
         return
-    if routing.lets_pass(tables, memory, frame):
+    if routing.lets_pass(tables, memory, frame, now_ms):
         frame.verdict = Verdict.TRANSMIT
         _send_on(tables, memory, frames, count, frame, now_ms)
     elif frame.verdict == Verdict.DROP:
@@ -412,7 +416,7 @@ def _told_mtu(tables, entry, mtu, added):
     """
     if entry.server != NONE:
         server = tables.servers[entry.server]
-        if server.path != NONE:
+        if server.path != NONE and server.exception != UNROUTED:
             mtu = int64(tables.paths[server.path].mtu)
             if server.exception != NONE:
                 mtu = min(mtu, int64(tables.exceptions[server.exception].mtu))

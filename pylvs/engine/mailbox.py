@@ -13,7 +13,7 @@ from pylvs import schedulers
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled, door, records
 from pylvs.tables import connections, neighbours, paths, servers, services
-from pylvs.tables.layouts import FAILED, FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST
+from pylvs.tables.layouts import FAILED, FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
 
 (
     ADD_SERVICE,
@@ -160,6 +160,7 @@ def _edit_server(tables, server, command):
     server.tunnel_type = command.tunnel_type
     server.tunnel_port = command.tunnel_port
     server.tunnel_flags = command.tunnel_flags
+    server.exception = UNROUTED
     if changed or command.kind == ADD_SERVER:
         servers.weigh_load(server)
 

@@ -100,7 +100,7 @@ def _asks_for_connection(tables, memory, frame, now_ms):
         return False
     if is_local(tables, frame):
         return True
-    _match_on_the_way(tables, memory, frame)
+    _match_on_the_way(tables, memory, frame, now_ms)
     return False
 
 
@@ -168,7 +168,7 @@ def _match_reply(tables, memory, frame, row, now_ms):
     entry = tables.connections[row]
     masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
     forwards = masqueraded or tables.director[0].hosted
-    if forwards and not routing.lets_pass(tables, memory, frame):
+    if forwards and not routing.lets_pass(tables, memory, frame, now_ms):
         return
     if masqueraded and masquerade.is_impossible(frame):
         frame.verdict = Verdict.DROP
@@ -185,7 +185,7 @@ def _match_reply(tables, memory, frame, row, now_ms):
 
 
 @compiled
-def _match_on_the_way(tables, memory, frame):
+def _match_on_the_way(tables, memory, frame, now_ms):
     """No connection: the host's, unless a masqueraded server sent it."""
     leave_to_host(frame)
     sender = servers.find_sender(tables, frame.protocol, frame.source, frame.source_port)
@@ -201,7 +201,7 @@ def _match_on_the_way(tables, memory, frame):
         return
     if frame.protocol == ipv4.SCTP and frame.signal == transport.SCTP_ABORT:
         return
-    if routing.lets_pass(tables, memory, frame):
+    if routing.lets_pass(tables, memory, frame, now_ms):
         frame.verdict = Verdict.DROP
         frame.reason = Reason.NOT_OF_A_SERVER
 
@@ -219,7 +219,7 @@ def _asks_by_an_error(tables, memory, frame, now_ms):
     if not in_tunnel:
         row = _find_reply(tables, frame, now_ms)
         if row != NONE:
-            _match_related_reply(tables, memory, frame, row, local)
+            _match_related_reply(tables, memory, frame, row, local, now_ms)
             return False
         if tables.director[0].schedule_icmp:
             return True
@@ -244,11 +244,11 @@ def _match_related_request(tables, memory, frame, row, in_tunnel):
 
 
 @compiled
-def _match_related_reply(tables, memory, frame, row, local):
+def _match_related_reply(tables, memory, frame, row, local, now_ms):
     entry = tables.connections[row]
     masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
     forwards = not local and (masqueraded or tables.director[0].hosted)
-    if forwards and not routing.lets_pass(tables, memory, frame):
+    if forwards and not routing.lets_pass(tables, memory, frame, now_ms):
         return
     frame.verdict = Verdict.DROP
     frame.reason = Reason.BAD_CHECKSUM

@@ -196,7 +196,7 @@ def _gather(tables, memory, frame, now_ms):
         _drop(frame, Reason.NO_ROUTE)
         return False
     df = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
-    if df and frame.packet_size > tables.paths[path].mtu:
+    if df and frame.packet_size > paths.router_mtu(tables, path, frame.destination, now_ms):
         _drop(frame, Reason.TOO_BIG)
         return False
     ipv4.decrement_ttl(memory, frame.ip)
@@ -217,8 +217,14 @@ def _parse_icmp(tables, memory, frame):
         quoted = related.read_quote(tables, memory, frame)
         if quoted == related.FLOW:
             frame.verdict = Verdict.MATCH
-        elif quoted == related.PORTLESS and tables.director[0].schedule_icmp:
+        elif quoted == related.PORTLESS and _schedules_errors(tables):
             _drop(frame, Reason.TRUNCATED)
+
+
+@compiled
+def _schedules_errors(tables):
+    """Whether an error about no connection would open one, and must be able to."""
+    return tables.director[0].schedule_icmp and tables.director[0].service_count
 
 
 @compiled

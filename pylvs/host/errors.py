@@ -1,6 +1,6 @@
 """ICMP errors the director sends (RFC 792, RFC 1812 section 4.3.2).
 
-| Ethernet | IPv4, TOS c0, TTL 64, DF clear, options | ICMP | as much as fits 576 bytes |
+| Ethernet | IPv4, TOS c0, TTL 64, DF clear, options | ICMP | what fits 576 bytes and the path |
 """
 
 from typing import Final
@@ -18,7 +18,6 @@ from pylvs.wire import ethernet, icmp, ipv4
 from pylvs.wire.memory import copy, load_u8, load_u16, load_u32
 
 INTERNETWORK_CONTROL: Final = 0xC0
-QUOTE_MAX: Final = icmp.ERROR_SIZE_MAX - ipv4.HEADER_SIZE - icmp.HEADER_SIZE
 
 
 @apart
@@ -72,7 +71,8 @@ def compose(tables, memory, frames, count, frame, type_, code, rest, source, now
     if optional == options.IMPOSSIBLE:
         discard(error, Reason.RATE_LIMITED)
         return NONE
-    quote = min(frame.packet_size, QUOTE_MAX - optional)
+    headers = ipv4.HEADER_SIZE + optional + icmp.HEADER_SIZE
+    quote = min(frame.packet_size, _size_max(tables, sender, now_ms) - headers)
     error.reason = Reason.ERROR_SENT
     error.ip = ip
     error.protocol = ipv4.ICMP
@@ -93,6 +93,15 @@ def compose(tables, memory, frames, count, frame, type_, code, rest, source, now
     copy(memory, error.transport + icmp.HEADER_SIZE, frame.ip, quote)
     icmp.write(memory, error.transport, type_, code, rest, icmp.HEADER_SIZE + quote)
     return row
+
+
+@compiled
+def _size_max(tables, sender, now_ms):
+    """Return what an error's packet may take: it is not to be cut in pieces."""
+    path = paths.find(tables, sender)
+    if path == NONE:
+        return icmp.ERROR_SIZE_MAX
+    return min(icmp.ERROR_SIZE_MAX, paths.mtu_to(tables, path, sender, now_ms))
 
 
 @compiled

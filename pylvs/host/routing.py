@@ -51,7 +51,7 @@ def fits(tables, memory, frames, count, frame, mtu, now_ms):
 
 
 @compiled
-def lets_pass(tables, memory, frame):
+def lets_pass(tables, memory, frame, now_ms):
     """Do to a packet for somebody else what comes before IPVS sees it; return whether it lives.
 
     Route, TTL and size; a packet put together from fragments has been through the last two.  What
@@ -73,9 +73,10 @@ def lets_pass(tables, memory, frame):
     if load_u8(memory, frame.ip + ipv4.TTL) <= 1:
         frame.reason = Reason.TIME_EXCEEDED
         return False
-    if frame.packet_size > tables.paths[row].mtu:
+    mtu = paths.router_mtu(tables, row, destination, now_ms)
+    if frame.packet_size > mtu:
         df = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
-        if df and largest_packet(memory, frame) > tables.paths[row].mtu:
+        if df and largest_packet(memory, frame) > mtu:
             frame.reason = Reason.TOO_BIG
             return False
     ipv4.decrement_ttl(memory, frame.ip)

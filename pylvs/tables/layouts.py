@@ -117,7 +117,7 @@ SERVER: Final = np.dtype([
     ("tunnel_flags", np.int32),    # TUNNEL_CHECKSUM, TUNNEL_REMOTE_CHECKSUM
     ("path", np.int32),            # row in PATH: how a frame gets there; NONE: no route
     ("neighbour", np.int32),       # row in NEIGHBOUR: its next hop
-    ("exception", np.int32),       # row in MTU_EXCEPTION that its route is known to have, or NONE
+    ("exception", np.int32),       # row in MTU_EXCEPTION of its route; NONE, or UNROUTED
     ("virtual_address", np.uint32),  # what the service was, for the server's return
     ("virtual_mark", np.uint32),
     ("virtual_port", np.uint16),
@@ -128,6 +128,7 @@ SERVER: Final = np.dtype([
     ("idle_ms", np.int64),         # removed: when it was first seen without a connection; 0: never
     *STATISTICS,
 ], align=True)
+UNROUTED: Final = -2               # nothing was sent to the server since it was last edited
 IPIP: Final = 0                    # ip_vs.h, IP_VS_CONN_F_TUNNEL_TYPE_*
 GUE: Final = 1
 GRE: Final = 2
@@ -173,6 +174,7 @@ MTU_EXCEPTION: Final = np.dtype([
     ("address", np.uint32),        # 0: the row is free
     ("mtu", np.int32),
     ("expires_ms", np.int64),
+    ("locked", np.int32),          # it also binds packets that the director only forwards
 ], align=True)
 
 # What packets get a firewall mark: iptables -t mangle -A PREROUTING ... -j MARK.

@@ -101,6 +101,20 @@ def mtu_to(tables, path_row, address, now_ms):
     return mtu
 
 
+@compiled
+def router_mtu(tables, path_row, address, now_ms):
+    """Return the MTU of the path to ``address`` for packets that the director only forwards.
+
+    A router leaves path MTUs to the ends, but for one it was told to be below ``MTU_MIN``.
+    """
+    mtu = int64(tables.paths[path_row].mtu)
+    if tables.director[0].exception_count:
+        row = exception_to(tables, address, now_ms)
+        if row != NONE and tables.exceptions[row].locked:
+            return min(mtu, int64(tables.exceptions[row].mtu))
+    return mtu
+
+
 @apart
 def learn_mtu(tables, address, mtu, now_ms):
     """Note a path MTU, no lower than ``MTU_MIN`` and never above what holds already."""
@@ -117,6 +131,7 @@ def learn_mtu(tables, address, mtu, now_ms):
     exception = tables.exceptions[row]
     exception.address = address
     exception.mtu = max(mtu, min(known, MTU_MIN))
+    exception.locked = mtu < MTU_MIN
     exception.expires_ms = now_ms + EXCEPTION_MS
 
 

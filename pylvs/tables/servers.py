@@ -216,7 +216,6 @@ def _clear(server):
     server.lower = 0
     server.path = NONE
     server.neighbour = NONE
-    server.exception = NONE
     server.cached = 0
     server.connections = 0
     server.in_packets = 0

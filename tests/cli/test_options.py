@@ -4,6 +4,7 @@ import pytest
 
 from pylvs.cli.main import main
 from pylvs.cli.services import commands_of
+from pylvs.cli.surroundings import parse_mark, parse_settings
 
 
 def run(capsys, *arguments):
@@ -40,6 +41,15 @@ VIP = ("--vip", "192.0.2.10:80")
         (("--tun", "t", *VIP, "--rs", "10.0.0.1", "--mode", "dr"), "DR cannot work"),
         (("--iface", "a", *VIP, "--mode", "fast"), "not one of"),
         (("--tap", "t", *VIP, "--dip", "10.0.0.1/99"), "give IP or IP/LEN"),
+        (("--iface", "a", *VIP, "--sysctl", "sloppy_tcp"), "give NAME=VALUE"),
+        (("--iface", "a", *VIP, "--sysctl", "sloppy_tcp=x"), "the value a number"),
+        (("--iface", "a", *VIP, "--sysctl", "sloppy_tcp=2"), "is 0 to 1, not 2"),
+        (("--iface", "a", *VIP, "--sysctl", "sloppy=1"), "unknown; there are net.ipv4.ip_forward"),
+        (("--iface", "a", *VIP, "--mark", "0=192.0.2.0/24"), "give MARK="),
+        (("--iface", "a", *VIP, "--mark", "5"), "give MARK="),
+        (("--iface", "a", *VIP, "--mark", "5=192.0.2.0/33"), "give MARK="),
+        (("--iface", "a", *VIP, "--mark", "5=gre/192.0.2.0/24"), "give MARK="),
+        (("--iface", "a", *VIP, "--mark", "5=192.0.2.0:9-2"), "give MARK="),
     ],
 )
 def test_usage_is_refused_with_status_2_and_advice(capsys, arguments, said):
@@ -101,3 +111,18 @@ def test_the_shell_lines_of_a_real_server_are_printed(capsys):
         with pytest.raises(SystemExit):
             main(["realserver", "undo", "--vip", "192.0.2.10", "--mode", mode, "--dry-run"])
     assert "tunl0" in capsys.readouterr().out
+
+
+def test_a_mark_is_read_into_a_rule_for_each_range_of_ports():
+    rules = parse_mark("0x5=tcp/192.0.2.0/24:80,8000-8080")
+    assert {(rule.mark, rule.protocol, rule.destination_prefix) for rule in rules} == {(5, 6, 24)}
+    assert [rule.ports for rule in rules] == [(80, 80), (8000, 8080)]
+    (rule,) = parse_mark("7=192.0.2.10")
+    assert (rule.protocol, rule.destination_prefix, rule.ports) == (0, 32, (0, 65_535))
+
+
+def test_settings_are_read_by_long_and_short_names():
+    assert parse_settings(("sloppy_tcp=1", "net/ipv4/vs/drop_entry=3")) == {
+        "sloppy_tcp": 1,
+        "net/ipv4/vs/drop_entry": 3,
+    }

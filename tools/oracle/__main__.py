@@ -1,9 +1,10 @@
 """Random scenarios against the real kernel under QEMU.
 
-    python -m tools.oracle [--seed N] [--scenarios N] [--steps N] [--keep FOLDER]
+    python -m tools.oracle [--seed N] [--scenarios N] [--steps N] [--keep FOLDER] [--all]
 
 Prints the seed it begins with, a line a scenario, and how many steps agreed.  A scenario that does
-not agree is kept as a capture for ``tools/conformance.py``; exit status 1 if there is one.
+not agree is kept as a capture for ``tools/conformance.py`` (with --all, every one is); exit
+status 1 if there is one.
 """
 
 import argparse
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--scenarios", type=int, default=40)
     parser.add_argument("--steps", type=int, default=250, help="of each scenario")
     parser.add_argument("--keep", type=pathlib.Path, default=KEPT, help="where differences go")
+    parser.add_argument("--all", action="store_true", help="keep those that agree as well")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     failed = 0
@@ -35,8 +37,8 @@ def main() -> int:
                 vector = Scenario(machine, seed, options.steps).run()
                 difference = check(vector)
                 print(f"FAIL {seed}: {difference}" if difference else f"ok {seed}", flush=True)
-                if difference:
-                    failed += 1
+                failed += bool(difference)
+                if difference or options.all:
                     options.keep.mkdir(parents=True, exist_ok=True)
                     file = options.keep / f"{vector['name']}.json"
                     file.write_text(json.dumps(vector))
