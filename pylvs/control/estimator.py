@@ -59,6 +59,8 @@ class Estimator:
         self._totals = _Averages(1)
 
     def tick(self) -> None:
+        if not self._tables.director[0]["run_estimation"]:
+            return
         self._services.tick(_counters(self._tables.services))
         self._servers.tick(_counters(self._tables.servers))
         self._totals.tick(self._tables.totals.reshape(1, -1))

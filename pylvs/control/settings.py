@@ -23,18 +23,28 @@ SETTINGS: Final = {
     "net.ipv4.vs.drop_packet": _MODE,
     "net.ipv4.vs.expire_nodest_conn": _BOOL,
     "net.ipv4.vs.expire_quiescent_template": _BOOL,
+    "net.ipv4.vs.ignore_tunneled": _BOOL,
     "net.ipv4.vs.lblc_expiration": _ANY,
     "net.ipv4.vs.lblcr_expiration": _ANY,
     "net.ipv4.vs.nat_icmp_send": _BOOL,
     "net.ipv4.vs.pmtu_disc": _BOOL,
+    "net.ipv4.vs.run_estimation": _BOOL,
     "net.ipv4.vs.schedule_icmp": _BOOL,
     "net.ipv4.vs.secure_tcp": _MODE,
     "net.ipv4.vs.sloppy_sctp": _BOOL,
     "net.ipv4.vs.sloppy_tcp": _BOOL,
+    "net.ipv4.vs.snat_reroute": _BOOL,
 }
 """Name: the least and the greatest value."""
 
 _IPVS: Final = "net.ipv4.vs."
+_ABSENT: Final = {
+    "backup_only": "there is no synchronisation daemon yet",
+    "conntrack": "there is no netfilter around the director's connections",
+    "debug_level": "see `pylvs run --trace`",
+    "sync_": "there is no synchronisation daemon yet",
+}
+"""Names, or how they begin, of the kernel's settings that have nothing to act on: why."""
 _AUTOMATIC_IDLE, _AUTOMATIC, _ALWAYS = 1, 2, 3
 
 
@@ -44,6 +54,9 @@ def full_name(name: str) -> str:
     for candidate in (dotted, _IPVS + dotted):
         if candidate in SETTINGS:
             return candidate
+    for absent, why in _ABSENT.items():
+        if dotted.removeprefix(_IPVS).startswith(absent):
+            raise UsageError(f"setting {name} has nothing to act on: {why}")
     known = ", ".join(one.removeprefix(_IPVS) for one in SETTINGS)
     raise UsageError(f"setting {name} is unknown; there are {known}")
 

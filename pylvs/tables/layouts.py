@@ -325,15 +325,13 @@ DIRECTOR: Final = np.dtype([
     ("ip_unprivileged_port_start", np.int64),
     ("am_droprate", np.int64),
     ("amemthresh", np.int64),
-    ("backup_only", np.int64),
     ("cache_bypass", np.int64),
     ("conn_reuse_mode", np.int64),
-    ("conntrack", np.int64),
     ("drop_entry", np.int64),
     ("drop_packet", np.int64),
     ("expire_nodest_conn", np.int64),
     ("expire_quiescent_template", np.int64),
-    ("ignore_tunneled", np.int64),
+    ("ignore_tunneled", np.int64),  # nobody asks: no tunnel is opened here
     ("lblc_expiration", np.int64),
     ("lblcr_expiration", np.int64),
     ("nat_icmp_send", np.int64),
@@ -343,7 +341,7 @@ DIRECTOR: Final = np.dtype([
     ("secure_tcp", np.int64),
     ("sloppy_sctp", np.int64),
     ("sloppy_tcp", np.int64),
-    ("snat_reroute", np.int64),
+    ("snat_reroute", np.int64),    # nobody asks: a reply goes by where it goes to, always
 ], align=True)
 
 HASH_BITS: Final = 44

@@ -141,8 +141,21 @@ class TestDefences:
         ("nothing", 1, "is unknown"),
         ("conn_reuse_mode", 4, "is 0 to 3"),
         ("sloppy_tcp", -1, "0 to 1"),
+        ("net.ipv4.vs.sync_ports", 1, "no synchronisation daemon"),
+        ("conntrack", 1, "nothing to act on"),
     ],
 )
 def test_settings_are_checked(name, value, said):
     with pytest.raises(UsageError, match=said):
         settings.apply(World().tables.director[0], name, value)
+
+
+def test_rates_stand_still_without_estimation():
+    world = World([f"-A -u {VIP}:53 -s rr", f"-a -u {VIP}:53 -r 10.0.0.11 -g"])
+    world.send(udp_frame(CLIENT, VIP, 40_000, 53))
+    settings.apply(world.tables.director[0], "run_estimation", 0)
+    world.manager.estimator.tick()
+    assert not any(world.manager.estimator.total())
+    settings.apply(world.tables.director[0], "run_estimation", 1)
+    world.manager.estimator.tick()
+    assert any(world.manager.estimator.total())
