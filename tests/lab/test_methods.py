@@ -1,5 +1,6 @@
 """Every forwarding method with real stacks at both ends, offloads as the system has them."""
 
+import re
 import shutil
 import signal
 import sys
@@ -95,8 +96,8 @@ def test_tcpdump_finds_every_checksum_right(mode):
                 "client", f"tcpdump -Z root -nn -vv -r {lab.folder}/{node}.pcap 2>/dev/null"
             )
             assert text.count("cksum") > 20
-            assert "incorrect" not in text
-            assert "bad " not in text
+            # "bad" alone will not do: a right checksum may read 0xabad.
+            assert not re.findall(r".*(?:incorrect|\bbad\b).*", text)
         lab.stop_director()
 
 
