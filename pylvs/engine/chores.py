@@ -7,8 +7,7 @@ from pylvs.schedulers import LBLC, LBLCR, locality
 from pylvs.tables import defence, servers
 from pylvs.tables.layouts import FAR_FUTURE
 
-ALWAYS = 3  # modes of drop_entry, drop_packet and secure_tcp
-AUTOMATIC = 2
+AUTOMATIC = 2  # a mode of drop_entry: short of memory; above it: always
 
 
 @compiled

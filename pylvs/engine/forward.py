@@ -5,6 +5,8 @@ reply   ->              masquerade backwards        -> next hop      the router'
 others  ->              an answer, or plain forwarding, where no host stack sees them
 """
 
+from typing import Final
+
 from numpy import int64
 
 from pylvs.forwarding import masquerade, related, segments, tunnel
@@ -13,7 +15,7 @@ from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, V
 from pylvs.host import answers, routing
 from pylvs.host.errors import compose, send_error
 from pylvs.jit import apart, compiled
-from pylvs.tables import paths, servers
+from pylvs.tables import connections, paths, servers
 from pylvs.tables.layouts import (
     FLAG_ONE_PACKET,
     FORWARDING_MASK,
@@ -25,7 +27,7 @@ from pylvs.tables.layouts import (
 from pylvs.wire import icmp, ipv4
 from pylvs.wire.memory import load_u16, load_u32
 
-MTU_MIN = 68  # RFC 791; a path with less room than this inside a tunnel is of no use
+_TUNNEL_MTU_MIN: Final = 68  # RFC 791: a path with less room than this is of no use to a tunnel
 
 
 @compiled
@@ -107,21 +109,7 @@ def _tell_sender(tables, memory, frames, count, frame, now_ms):
         send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms)
         and frame.connection != NONE
     ):
-        _charge_error(tables, frame.connection, frames[error].packet_size)
-
-
-@compiled
-def _charge_error(tables, row, size):
-    """Count an error about a DR or TUN connection: Linux's out handler sees it go by as a reply.
-
-    It does not find one-packet connections.
-    """
-    entry = tables.connections[row]
-    flags = int64(entry.conn_flags)
-    if flags & FORWARDING_MASK == MASQUERADE or flags & FLAG_ONE_PACKET or entry.server == NONE:
-        return
-    if tables.servers[entry.server].available:
-        servers.charge_reply(tables, int64(entry.server), size)
+        connections.charge_error(tables, frame.connection, frames[error].packet_size)
 
 
 @compiled
@@ -198,8 +186,7 @@ def _take_back(tables, memory, answer, row, method):
     entry = tables.connections[row]
     if int64(entry.conn_flags) & FLAG_ONE_PACKET:
         return
-    if tables.servers[entry.server].available:
-        servers.charge_reply(tables, int64(entry.server), answer.packet_size)
+    servers.charge_reply(tables, int64(entry.server), answer.packet_size)
     if answer.protocol == ipv4.ICMP:
         if method == MASQUERADE:
             answer.quotes = answer.transport + icmp.HEADER_SIZE
@@ -217,7 +204,7 @@ def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms
         ipv4.decrement_ttl(memory, frame.ip)
         if method == TUNNEL:
             mtu -= tunnel.overhead(server)
-            if mtu < MTU_MIN:
+            if mtu < _TUNNEL_MTU_MIN:
                 discard(frame, Reason.NO_ROUTE)
                 return False
             if not tables.director[0].pmtu_disc:
@@ -226,7 +213,7 @@ def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms
             return True
         allowed = routing.fits(tables, memory, frames, count, frame, mtu, now_ms)
     if count + tables.director[0].born > error:
-        _charge_error(tables, frame.connection, frames[error].packet_size)
+        connections.charge_error(tables, frame.connection, frames[error].packet_size)
     return allowed
 
 
@@ -309,8 +296,7 @@ def _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms):
         return
     error = frames[row]
     entry.in_packets += 1
-    if entry.server != NONE and tables.servers[entry.server].available:
-        servers.charge_request(tables, int64(entry.server), error.packet_size)
+    servers.charge_request(tables, int64(entry.server), error.packet_size)
     error.quotes = error.transport + icmp.HEADER_SIZE
     related.translate_in(memory, error, entry)
     ipv4.decrement_ttl(memory, error.ip)
@@ -404,8 +390,8 @@ def _tell_client(tables, memory, frames, count, frame, now_ms):
     about.mark = 0
     first = count + tables.director[0].born
     if send_error(tables, memory, frames, count, about, type_, code, detail, now_ms):
-        _charge_error(tables, frame.connection, about.packet_size)
-        _charge_error(tables, frame.connection, frames[first].packet_size)
+        connections.charge_error(tables, frame.connection, about.packet_size)
+        connections.charge_error(tables, frame.connection, frames[first].packet_size)
 
 
 @compiled
@@ -420,4 +406,4 @@ def _told_mtu(tables, entry, mtu, added):
             mtu = int64(tables.paths[server.path].mtu)
             if server.exception != NONE:
                 mtu = min(mtu, int64(tables.exceptions[server.exception].mtu))
-    return mtu - added if mtu > MTU_MIN + added else mtu
+    return mtu - added if mtu > _TUNNEL_MTU_MIN + added else mtu

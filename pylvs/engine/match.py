@@ -85,7 +85,7 @@ def _asks_for_connection(tables, memory, frame, now_ms):
     if frame.quotes:
         return _asks_by_an_error(tables, memory, frame, now_ms)
     if not director.hosted or is_local(tables, frame):
-        row = _find_request(tables, frame, now_ms)
+        row = connections.live_request(tables, frame, now_ms)
         if row != NONE:
             row = _still_valid(tables, frame, row)
             if frame.verdict == Verdict.DROP:
@@ -94,7 +94,7 @@ def _asks_for_connection(tables, memory, frame, now_ms):
                 count_request(tables, frame, row, now_ms)
                 return False
             return True
-    row = _find_reply(tables, frame, now_ms)
+    row = connections.live_reply(tables, frame, now_ms)
     if row != NONE:
         _match_reply(tables, memory, frame, row, now_ms)
         return False
@@ -102,20 +102,6 @@ def _asks_for_connection(tables, memory, frame, now_ms):
         return True
     _match_on_the_way(tables, memory, frame, now_ms)
     return False
-
-
-@compiled
-def _find_request(tables, frame, now_ms):
-    bucket = connections.bucket_of(tables, frame.source, frame.source_port, frame.protocol)
-    return connections.live(tables, connections.find_request(tables, bucket, frame), now_ms)
-
-
-@compiled
-def _find_reply(tables, frame, now_ms):
-    bucket = connections.bucket_of(
-        tables, frame.destination, frame.destination_port, frame.protocol
-    )
-    return connections.live(tables, connections.find_reply(tables, bucket, frame), now_ms)
 
 
 @compiled
@@ -176,8 +162,7 @@ def _match_reply(tables, memory, frame, row, now_ms):
         return
     frame.connection = row
     frame.direction = OUTPUT
-    if entry.server != NONE and tables.servers[entry.server].available:
-        servers.charge_reply(tables, int64(entry.server), frame.packet_size)
+    servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
     track(tables, frame, row, states.SEES_OUTPUT, now_ms)
     frame.verdict = Verdict.TRANSMIT if forwards else Verdict.PASS
@@ -212,12 +197,12 @@ def _asks_by_an_error(tables, memory, frame, now_ms):
     in_tunnel = frame.server == related.TUNNELED
     frame.server = NONE
     local = frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY
-    row = _find_request(tables, frame, now_ms)
+    row = connections.live_request(tables, frame, now_ms)
     if row != NONE:
         _match_related_request(tables, memory, frame, row, in_tunnel)
         return False
     if not in_tunnel:
-        row = _find_reply(tables, frame, now_ms)
+        row = connections.live_reply(tables, frame, now_ms)
         if row != NONE:
             _match_related_reply(tables, memory, frame, row, local, now_ms)
             return False
@@ -256,8 +241,7 @@ def _match_related_reply(tables, memory, frame, row, local, now_ms):
         return
     frame.connection = row
     frame.direction = OUTPUT
-    if entry.server != NONE and tables.servers[entry.server].available:
-        servers.charge_reply(tables, int64(entry.server), frame.packet_size)
+    servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     frame.reason = Reason.DISCARDED
     if not local:
         frame.verdict = Verdict.TRANSMIT if forwards else Verdict.PASS

@@ -146,10 +146,11 @@ def _parse_unusual(tables, memory, frame, is_fragment, now_ms):
     if tables.director[0].mark_rule_count:
         frame.mark = marks.mark_of(tables, frame.protocol, frame.source, frame.destination, port)
     frame.delivery = paths.delivery_of(tables, frame.destination, frame.mark)
-    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
-        if not _is_directors(tables, frame):
-            frame.reason = Reason.NOT_OURS  # the host looks at them itself
-            return False
+    has_options = frame.transport - frame.ip > ipv4.HEADER_SIZE
+    if (has_options or is_fragment) and not _is_directors(tables, frame):
+        frame.reason = Reason.NOT_OURS  # the host looks after them itself
+        return False
+    if has_options:
         bad = options.receive(tables, memory, frame, now_ms)
         if bad == options.SOURCE_ROUTED:
             _drop(frame, Reason.OPTIONS)
@@ -175,16 +176,12 @@ def _is_directors(tables, frame):
 @compiled
 def _gather(tables, memory, frame, now_ms):
     """Return whether the frame is now a whole packet, or is to go on as a fragment."""
-    director = tables.director[0]
-    if not _is_directors(tables, frame):
-        frame.reason = Reason.NOT_OURS
-        return False
     if frame.delivery & LOCAL_DELIVERY:
         return fragments.receive(tables, memory, frame, now_ms)
     tracked = frame.protocol == ipv4.ICMP or (
         transport.header_size_min(frame.protocol) != transport.UNTRACKED
     )
-    if not tracked or director.service_count == 0:
+    if not tracked or tables.director[0].service_count == 0:
         frame.reason = Reason.NOT_OURS
         return False
     # A router looks at each fragment before it is put together with the others.

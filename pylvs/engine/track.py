@@ -49,11 +49,8 @@ def count_request(tables, frame, row, now_ms):
     frame.connection = row
     frame.direction = INPUT
     frame.verdict = Verdict.TRANSMIT
-    frame.reason = Reason.FORWARDED
-    if entry.server == NONE:
-        frame.reason = Reason.BYPASSED
-    else:
-        servers.charge_request(tables, int64(entry.server), frame.packet_size)
+    frame.reason = Reason.BYPASSED if entry.server == NONE else Reason.FORWARDED
+    servers.charge_request(tables, int64(entry.server), frame.packet_size)
     only_input = int64(entry.conn_flags) & FLAG_NO_OUTPUT
     entry.in_packets += 1
     track(tables, frame, row, states.SEES_INPUT_ONLY if only_input else states.SEES_INPUT, now_ms)
@@ -67,8 +64,7 @@ def count_unanswered(tables, frame, row):
     frame.direction = INPUT
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.RELATED
-    if entry.server != NONE and tables.servers[entry.server].available:
-        servers.charge_request(tables, int64(entry.server), frame.packet_size)
+    servers.charge_request(tables, int64(entry.server), frame.packet_size)
     entry.in_packets += 1
 
 

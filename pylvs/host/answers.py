@@ -20,7 +20,6 @@ from pylvs.tables import paths
 from pylvs.wire import checksum, ethernet, icmp, ipv4, transport
 from pylvs.wire.memory import copy, load_u8, load_u16, load_u32, store_u32
 
-_DAY_MS: Final = 86_400_000
 _OPTIONS_MAX: Final = 40
 SILENT: Final = NONE
 
@@ -91,7 +90,7 @@ def _answer_icmp(tables, memory, frames, count, frame, now_ms):
     elif type_ == icmp.UNREACHABLE:
         _learn_mtu(tables, memory, frame, size, now_ms)
     elif type_ == icmp.TIMESTAMP and size >= icmp.TIMESTAMP_SIZE:
-        time = (now_ms + tables.director[0].midnight_ms) % _DAY_MS
+        time = options.time_of_day(tables, now_ms)
         store_u32(memory, frame.transport + 12, time)
         store_u32(memory, frame.transport + 16, time)
         type_ = icmp.TIMESTAMP_REPLY

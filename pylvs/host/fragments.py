@@ -15,12 +15,10 @@ from pylvs.forwarding import born
 from pylvs.frames import HEADROOM, NONE, ON_THE_WAY, Reason, Verdict
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections, servers
+from pylvs.tables import connections
 from pylvs.tables.layouts import (
     COMPLETE,
-    FORWARDING_MASK,
     FREE,
-    MASQUERADE,
     OPEN,
     REASSEMBLY_SLOT,
     RUNS_LIMIT,
@@ -298,18 +296,13 @@ def _most_overdue(tables, now_ms):
 
 @compiled
 def _charge_connection(tables, memory, about, size, now_ms):
-    """Linux sees its own error go by, and counts it if it is about a DR or TUN connection."""
+    """Count the error for the connection that the packet belongs to, if there is one."""
     tracked = transport.header_size_min(about.protocol) != transport.UNTRACKED
     begin = about.ip + about.packet_size - about.transport
     if not tracked or begin < transport.PORTS_SIZE or tables.director[0].service_count == 0:
         return
     about.source_port = load_u16(memory, about.transport + transport.SOURCE_PORT)
     about.destination_port = load_u16(memory, about.transport + transport.DESTINATION_PORT)
-    bucket = connections.bucket_of(tables, about.source, about.source_port, about.protocol)
-    row = connections.live(tables, connections.find_request(tables, bucket, about), now_ms)
-    if row == NONE:
-        return
-    entry = tables.connections[row]
-    masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
-    if entry.server != NONE and not masqueraded and tables.servers[entry.server].available:
-        servers.charge_reply(tables, int64(entry.server), size)
+    row = connections.live_request(tables, about, now_ms)
+    if row != NONE:
+        connections.charge_error(tables, row, size)

@@ -137,12 +137,12 @@ def _stamp(tables, memory, frame, at, size, now_ms):
     else:
         return 0
     frame.delivery |= STAMPED
-    store_u32(memory, slot, _time_of_day(tables, now_ms))
+    store_u32(memory, slot, time_of_day(tables, now_ms))
     return 0
 
 
 @compiled
-def _time_of_day(tables, now_ms):
+def time_of_day(tables, now_ms):
     """Return milliseconds since midnight UT."""
     return (now_ms + tables.director[0].midnight_ms) % _DAY_MS
 
@@ -244,10 +244,10 @@ def _echo_time(tables, memory, frame, at, size, source, now_ms):
         if pointer + 3 > size:
             return False
         if load_u8(memory, at + 3) & 0xF != _PRESPECIFIED:
-            store_u32(memory, at + pointer - 1, _time_of_day(tables, now_ms))
+            store_u32(memory, at + pointer - 1, time_of_day(tables, now_ms))
             pointer += 4
         elif pointer + 7 <= size and _is_ours(tables, load_u32(memory, at + pointer - 1)):
-            store_u32(memory, at + pointer + 3, _time_of_day(tables, now_ms))
+            store_u32(memory, at + pointer + 3, time_of_day(tables, now_ms))
             pointer += 8
     memory[at + 2] = pointer
     return True

@@ -4,20 +4,8 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import compiled
-from pylvs.schedulers.least_connection import is_usable, overhead
-
-_MULTIPLIER = 0x5851_F42D  # Steele and Vigna, Computationally easy, spectrally good multipliers
-_STATE_BITS = (1 << 31) - 1
-
-
-@compiled
-def _draw(tables, limit):
-    """Return a number of 0 to ``limit``, both included, from a small congruential generator."""
-    director = tables.director[0]
-    director.dice = (director.dice * (_MULTIPLIER & _STATE_BITS) + 12_345) & _STATE_BITS
-    high = director.dice >> 8
-    director.dice = (director.dice * (_MULTIPLIER & _STATE_BITS) + 12_345) & _STATE_BITS
-    return ((high << 23) | (director.dice >> 8)) % (limit + 1)
+from pylvs.schedulers.least_connection import is_more_loaded, is_usable
+from pylvs.tables import dice
 
 
 @compiled
@@ -32,12 +20,9 @@ def pick_of_two(tables, service_row):
         at = int64(server.next)
     if total == 0:
         return NONE
-    first = _reach(tables, service_row, _draw(tables, total))
-    second = _reach(tables, service_row, _draw(tables, total))
-    one, other = tables.servers[first], tables.servers[second]
-    if int64(other.weight) * overhead(one) > int64(one.weight) * overhead(other):
-        return second
-    return first
+    first = _reach(tables, service_row, dice.draw(tables.director[0], total + 1))
+    second = _reach(tables, service_row, dice.draw(tables.director[0], total + 1))
+    return second if is_more_loaded(tables.servers[first], tables.servers[second]) else first
 
 
 @compiled

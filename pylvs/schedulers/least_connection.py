@@ -23,6 +23,12 @@ def is_usable(server):
 
 
 @compiled
+def is_more_loaded(one, other):
+    """Whether ``one`` has more overhead a weight than ``other``, by cross product."""
+    return overhead(one) * int64(other.weight) > overhead(other) * int64(one.weight)
+
+
+@compiled
 def pick_least(tables, service_row):
     """Return the usable server with the least overhead, or ``NONE``."""
     least = NONE
@@ -39,16 +45,12 @@ def pick_least(tables, service_row):
 
 @compiled
 def pick_least_weighted(tables, service_row):
-    """Return the usable server with the least overhead a weight, by cross product, or ``NONE``."""
+    """Return the usable server with the least overhead a weight, or ``NONE``."""
     least = NONE
     at = int64(tables.services[service_row].head)
     while at != NONE:
         server = tables.servers[at]
-        if is_usable(server) and (
-            least == NONE
-            or overhead(tables.servers[least]) * int64(server.weight)
-            > overhead(server) * int64(tables.servers[least].weight)
-        ):
+        if is_usable(server) and (least == NONE or is_more_loaded(tables.servers[least], server)):
             least = at
         at = int64(server.next)
     return least

@@ -14,7 +14,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.schedulers.least_connection import is_usable, overhead, pick_least_weighted
+from pylvs.schedulers.least_connection import is_more_loaded, is_usable, pick_least_weighted
 from pylvs.tables.layouts import CACHE_BUCKETS
 
 CLEAN_MS: Final = 60_000
@@ -166,11 +166,7 @@ def _least_of_set(tables, entry):
         if (
             server.available
             and is_usable(server)
-            and (
-                least == NONE
-                or overhead(tables.servers[least]) * int64(server.weight)
-                > overhead(server) * int64(tables.servers[least].weight)
-            )
+            and (least == NONE or is_more_loaded(tables.servers[least], server))
         ):
             least = row
         member = int64(tables.members[member].next)
@@ -184,11 +180,7 @@ def _leave_out_most_loaded(tables, entry, now_ms):
     while member != NONE:
         row = int64(tables.members[member].server)
         server = tables.servers[row]
-        if server.weight > 0 and (
-            most == NONE
-            or overhead(tables.servers[most]) * int64(server.weight)
-            < overhead(server) * int64(tables.servers[most].weight)
-        ):
+        if server.weight > 0 and (most == NONE or is_more_loaded(server, tables.servers[most])):
             most = row
         member = int64(tables.members[member].next)
     if most != NONE:

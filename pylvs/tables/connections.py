@@ -118,6 +118,32 @@ def find_reply(tables, bucket, frame):
 
 
 @compiled
+def live_request(tables, frame, now_ms):
+    """Return the row that a client's packet belongs to and that is not due, or ``NONE``."""
+    bucket = bucket_of(tables, frame.source, frame.source_port, frame.protocol)
+    return live(tables, find_request(tables, bucket, frame), now_ms)
+
+
+@compiled
+def live_reply(tables, frame, now_ms):
+    """Return likewise for a real server's packet."""
+    bucket = bucket_of(tables, frame.destination, frame.destination_port, frame.protocol)
+    return live(tables, find_reply(tables, bucket, frame), now_ms)
+
+
+@compiled
+def charge_error(tables, row, size):
+    """Count an error about a DR or TUN connection: Linux's out handler sees it go by as a reply.
+
+    It does not find one-packet connections.
+    """
+    entry = tables.connections[row]
+    flags = int64(entry.conn_flags)
+    if flags & FORWARDING_MASK != MASQUERADE and flags & FLAG_ONE_PACKET == 0:
+        servers.charge_reply(tables, int64(entry.server), size)
+
+
+@compiled
 def begin_batch(tables):
     """Let the rows freed in the batch before be used again."""
     director = tables.director[0]

@@ -10,7 +10,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections, states
+from pylvs.tables import connections, dice, states
 from pylvs.tables.layouts import FLAG_TEMPLATE, HASH_BITS, ONE_PACKET
 from pylvs.wire import ipv4
 
@@ -39,8 +39,7 @@ def drop_entries(tables, now_ms):
     director = tables.director[0]
     chains = 1 << (HASH_BITS - director.hash_shift)
     for _ in range(max(1, chains // _SHARE)):
-        director.dice = (director.dice * 1_103_515_245 + 12_345) & 0x7FFF_FFFF
-        row = int64(tables.buckets[(director.dice >> 4) % chains])
+        row = int64(tables.buckets[dice.draw(director, chains)])
         while row != NONE:
             following = int64(tables.connections[row].next)
             if _may_drop(tables, row, now_ms):

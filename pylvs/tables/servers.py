@@ -296,7 +296,12 @@ def charge_connection(tables, row):
 
 @compiled
 def charge_request(tables, row, size):
-    """Count a client's packet of ``size`` bytes for a server, its service and all together."""
+    """Count a client's packet of ``size`` bytes for a server, its service and all together.
+
+    Nothing is counted for ``NONE``, nor for a server that was removed.
+    """
+    if row == NONE or not tables.servers[row].available:
+        return
     server = tables.servers[row]
     service = tables.services[server.service]
     server.in_packets += 1
@@ -310,6 +315,8 @@ def charge_request(tables, row, size):
 @compiled
 def charge_reply(tables, row, size):
     """Count a packet of ``size`` bytes towards a client likewise."""
+    if row == NONE or not tables.servers[row].available:
+        return
     server = tables.servers[row]
     service = tables.services[server.service]
     server.out_packets += 1
