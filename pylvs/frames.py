@@ -2,7 +2,7 @@
 
     driver.receive  -> offset length port_in checksum_* segment_*
     parse           -> family protocol source destination ports ip transport packet_size
-    match, schedule -> connection direction
+    match, schedule -> request_bucket reply_bucket connection
     forward         -> port_out verdict reason
     driver.transmit <- everything with verdict TRANSMIT
 
@@ -22,45 +22,52 @@ HEADROOM: Final = 64  # bytes free in front of every frame: tunnel headers, a vi
 NONE: Final = -1
 """No row.  In every table and every field that names a row."""
 
-# One row a frame.  All int64: these are the hot path's local variables.
+_WIDE: Final = np.int64  # places in memory, addresses, marks
+_SMALL: Final = np.int32
+
+# One row a frame: the hot path's local variables.
 FRAME: Final = np.dtype(
     [
-        (name, np.int64)
-        for name in (
-            "offset",  # of the Ethernet header in memory
-            "length",  # bytes from there
-            "port_in",  # row in PORT
-            "port_out",
-            "slot",  # the driver's own name for the frame's place
-            "tagged",  # the link stripped an 802.1Q tag
-            "checksum_start",  # transport header of an unfinished checksum, from offset; 0: none
-            "checksum_field",  # where the checksum goes, from checksum_start
-            "segment_kind",  # virtio GSO type; 0: an ordinary frame
-            "segment_size",  # payload bytes of each segment the frame stands for
-            "segment_header",  # bytes of headers in front of the payload
-            "family",  # 4, 6 or 0
-            "protocol",
-            "source",  # host order; for IPv6 a keyed fold of the address, compared in full later
-            "destination",
-            "source_port",
-            "destination_port",
-            "ip",  # offset of the IP header in memory
-            "transport",  # offset of the transport header
-            "packet_size",  # bytes from the IP header on, as its header says
-            "signal",  # TCP's flags, or what an SCTP packet's first chunk means
-            "mark",  # firewall mark
-            "delivery",  # whose it is by its destination: LOCAL_DELIVERY ...
-            "fragment_max",  # the largest fragment it came in; 0: it came whole
-            "path",  # of a packet on its way: row in PATH
-            "quotes",  # offset of the IP header that an ICMP error quotes; 0: it quotes none
-            "connection",  # row, or NONE
-            "service",  # row, or NONE
-            "server",  # ASK: the answer goes here
-            "direction",  # INPUT or OUTPUT
-            "verdict",
-            "reason",
-            "leaves",  # in row k: which frame is the k-th to leave
-        )
+        ("offset", _WIDE),  # of the Ethernet header in memory
+        ("length", _SMALL),  # bytes from there
+        ("port_in", _SMALL),  # row in PORT
+        ("port_out", _SMALL),
+        ("slot", _SMALL),  # the driver's own name for the frame's place
+        ("tagged", _SMALL),  # the link stripped an 802.1Q tag
+        (
+            "checksum_start",
+            _SMALL,
+        ),  # transport header of an unfinished checksum; 0: none
+        ("checksum_field", _SMALL),  # where the checksum goes, from checksum_start
+        ("segment_kind", _SMALL),  # virtio GSO type; 0: an ordinary frame
+        ("segment_size", _SMALL),  # payload bytes of each segment the frame stands for
+        ("segment_header", _SMALL),  # bytes of headers in front of the payload
+        ("family", _SMALL),  # 4, 6 or 0
+        ("protocol", _SMALL),
+        (
+            "source",
+            _WIDE,
+        ),  # host order; for IPv6 a keyed fold, compared in full later
+        ("destination", _WIDE),
+        ("source_port", _SMALL),
+        ("destination_port", _SMALL),
+        ("ip", _WIDE),  # offset of the IP header in memory
+        ("transport", _WIDE),  # offset of the transport header
+        ("packet_size", _SMALL),  # bytes from the IP header on, as its header says
+        ("signal", _SMALL),  # TCP's flags, or what an SCTP packet's first chunk means
+        ("mark", _WIDE),  # firewall mark
+        ("delivery", _SMALL),  # whose it is by its destination: LOCAL_DELIVERY ...
+        ("fragment_max", _SMALL),  # the largest fragment it came in; 0: it came whole
+        ("path", _SMALL),  # of a packet on its way: row in PATH
+        ("quotes", _WIDE),  # offset of the IP header that an ICMP error quotes; 0: it quotes none
+        ("request_bucket", _SMALL),  # of connections, if a client sent it
+        ("reply_bucket", _SMALL),  # and if a real server did
+        ("connection", _SMALL),  # row, or NONE
+        ("service", _SMALL),  # row, or NONE
+        ("server", _SMALL),  # ASK: the answer goes here
+        ("verdict", _SMALL),
+        ("reason", _SMALL),
+        ("leaves", _SMALL),  # in row k: which frame is the k-th to leave
     ],
     align=True,
 )
@@ -89,9 +96,6 @@ STAMPED: Final = 16  # a timestamp was written
 NO_ECHO: Final = 32  # its options are not for answers
 
 SHORT: Final = -1  # FRAME.signal: ports, but not the whole transport header
-
-INPUT: Final = 0  # from a client
-OUTPUT: Final = 1  # from a real server
 
 
 class Reason(IntEnum):

@@ -13,7 +13,7 @@ import numpy as np
 
 from pylvs.engine.chores import do_chores
 from pylvs.engine.forward import forward, leave_born
-from pylvs.engine.match import match
+from pylvs.engine.match import foresee, match
 from pylvs.engine.parse import parse
 from pylvs.forwarding.transmit import release
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
@@ -70,6 +70,7 @@ def direct(world, memory, frames, count, start, now_ms):
             fragments.expire(tables, memory, frames, count, now_ms)
             leave_born(tables, frames, count, 0)
         parse(tables, memory, frames, count, now_ms)
+        foresee(tables, frames, count)
     asks = match(tables, memory, frames, count, start, now_ms)
     if asks < count:
         return asks

@@ -16,7 +16,6 @@ from pylvs.frames import (
     FORWARDED_IN_PIECES,
     LOCAL_DELIVERY,
     NONE,
-    OUTPUT,
     SHORT,
     Reason,
     Verdict,
@@ -26,6 +25,14 @@ from pylvs.jit import apart, compiled
 from pylvs.tables import connections, servers, states
 from pylvs.tables.layouts import FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
 from pylvs.wire import ipv4, transport
+
+
+@compiled
+def foresee(tables, frames, count):
+    """Look ahead for the connections of all frames."""
+    for row in range(count):
+        if frames[row].verdict == Verdict.MATCH:
+            connections.foresee(tables, frames[row])
 
 
 @compiled
@@ -161,7 +168,6 @@ def _match_reply(tables, memory, frame, row, now_ms):
         frame.reason = Reason.TRUNCATED
         return
     frame.connection = row
-    frame.direction = OUTPUT
     servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
     track(tables, frame, row, states.SEES_OUTPUT, now_ms)
@@ -178,7 +184,6 @@ def _match_on_the_way(tables, memory, frame, now_ms):
         frame.reason = Reason.ROUTED  # the host has not seen its fragments
     if sender == NONE:
         return
-    frame.direction = OUTPUT
     frame.reason = Reason.ROUTED
     if not tables.director[0].nat_icmp_send:
         return
@@ -240,7 +245,6 @@ def _match_related_reply(tables, memory, frame, row, local, now_ms):
     if masqueraded and not related.is_sound(memory, frame):
         return
     frame.connection = row
-    frame.direction = OUTPUT
     servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     frame.reason = Reason.DISCARDED
     if not local:

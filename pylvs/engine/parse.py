@@ -12,7 +12,6 @@ from typing import Final
 from pylvs.forwarding import related
 from pylvs.frames import (
     FORWARDED_IN_PIECES,
-    INPUT,
     LOCAL_DELIVERY,
     NONE,
     ON_THE_WAY,
@@ -42,7 +41,6 @@ def parse(tables, memory, frames, count, now_ms):
         frame.connection = NONE
         frame.service = NONE
         frame.server = NONE
-        frame.direction = INPUT
         frame.family = 0
         frame.mark = 0
         frame.delivery = UNDECIDED

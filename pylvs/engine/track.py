@@ -4,7 +4,6 @@ from numpy import int64
 
 from pylvs.frames import (
     DELIVERY_MASK,
-    INPUT,
     LOCAL_DELIVERY,
     NONE,
     SHORT,
@@ -47,7 +46,6 @@ def count_request(tables, frame, row, now_ms):
     """
     entry = tables.connections[row]
     frame.connection = row
-    frame.direction = INPUT
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.BYPASSED if entry.server == NONE else Reason.FORWARDED
     servers.charge_request(tables, int64(entry.server), frame.packet_size)
@@ -61,7 +59,6 @@ def count_unanswered(tables, frame, row):
     """Charge an ICMP error about a connection likewise; its state and timer stay as they are."""
     entry = tables.connections[row]
     frame.connection = row
-    frame.direction = INPUT
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.RELATED
     servers.charge_request(tables, int64(entry.server), frame.packet_size)

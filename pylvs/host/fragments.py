@@ -303,6 +303,7 @@ def _charge_connection(tables, memory, about, size, now_ms):
         return
     about.source_port = load_u16(memory, about.transport + transport.SOURCE_PORT)
     about.destination_port = load_u16(memory, about.transport + transport.DESTINATION_PORT)
+    connections.foresee(tables, about)
     row = connections.live_request(tables, about, now_ms)
     if row != NONE:
         connections.charge_error(tables, row, size)

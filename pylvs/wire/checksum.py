@@ -7,6 +7,7 @@ import numpy as np
 from numpy import int64
 
 from pylvs.jit import compiled
+from pylvs.wire.memory import load_u32
 
 LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
@@ -70,11 +71,8 @@ def of_header(memory, at, size):
 
     ``size`` is a multiple of four, as every IPv4 header's.
     """
-    words = memory[at : at + size].view(np.uint32)
-    total = 0
-    for i in range(words.size):
-        total += int64(words[i])
-    total = fold(total)
-    if LITTLE_ENDIAN:
-        total = ((total & 0xFF) << 8) | (total >> 8)
-    return ~total & 0xFFFF
+    total = load_u32(memory, at) + load_u32(memory, at + 4) + load_u32(memory, at + 8)
+    total += load_u32(memory, at + 12) + load_u32(memory, at + 16)
+    for option in range(at + 20, at + size, 4):
+        total += load_u32(memory, option)
+    return ~fold(total) & 0xFFFF

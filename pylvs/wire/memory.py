@@ -9,7 +9,7 @@ between the brackets: a signed index costs a test for Python's negative ones at 
 import numpy as np
 from numpy import int64, uint64
 
-from pylvs.jit import compiled
+from pylvs.jit import compiled, one_load, one_store
 
 
 @compiled
@@ -17,12 +17,12 @@ def load_u8(memory, at):
     return int64(memory[uint64(at)])
 
 
-@compiled
+@one_load(2)
 def load_u16(memory, at):
     return (int64(memory[uint64(at)]) << 8) | int64(memory[uint64(at + 1)])
 
 
-@compiled
+@one_load(4)
 def load_u32(memory, at):
     return (load_u16(memory, at) << 16) | load_u16(memory, at + 2)
 
@@ -33,13 +33,13 @@ def load_u48(memory, at):
     return (load_u16(memory, at) << 32) | load_u32(memory, at + 2)
 
 
-@compiled
+@one_store(2)
 def store_u16(memory, at, value):
     memory[uint64(at)] = (value >> 8) & 0xFF
     memory[uint64(at + 1)] = value & 0xFF
 
 
-@compiled
+@one_store(4)
 def store_u32(memory, at, value):
     store_u16(memory, at, value >> 16)
     store_u16(memory, at + 2, value & 0xFFFF)
