@@ -32,7 +32,7 @@ FRAME: Final = np.dtype(
         ("length", _SMALL),  # bytes from there
         ("port_in", _SMALL),  # row in PORT
         ("port_out", _SMALL),
-        ("slot", _SMALL),  # the driver's own name for the frame's place
+        ("slot", _WIDE),  # the driver's own name for the frame's place
         ("tagged", _SMALL),  # the link stripped an 802.1Q tag
         (
             "checksum_start",

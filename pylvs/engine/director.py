@@ -15,7 +15,7 @@ from pylvs.engine.chores import do_chores
 from pylvs.engine.forward import forward, leave_born
 from pylvs.engine.match import foresee, match
 from pylvs.engine.parse import parse
-from pylvs.forwarding.transmit import release
+from pylvs.engine.waiting import release
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
 from pylvs.host import arp, fragments
 from pylvs.jit import compiled, door, records

@@ -9,11 +9,12 @@ from typing import Final
 
 from numpy import int64
 
+from pylvs.engine.late_errors import tell_unreachable
 from pylvs.forwarding import masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
 from pylvs.host import answers, routing
-from pylvs.host.errors import compose, send_error
+from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, paths, servers
 from pylvs.tables.layouts import (
@@ -24,7 +25,7 @@ from pylvs.tables.layouts import (
     UNICAST,
     UNROUTED,
 )
-from pylvs.wire import icmp, ipv4
+from pylvs.wire import ethernet, icmp, ipv4
 from pylvs.wire.memory import load_u16, load_u32
 
 _TUNNEL_MTU_MIN: Final = 68  # RFC 791: a path with less room than this is of no use to a tunnel
@@ -284,23 +285,13 @@ def _forbids_fragments(memory, frame):
 def _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms):
     """A reply came in fragments that forbid it: the router cannot send it on, whatever its size.
 
-    It was translated by then, so the error goes to the VIP itself, where it is found to be about
-    the connection and taken to the server; Linux counts it as a packet of the client's.
+    It was translated by then, so the error is found to be about the connection and taken to the
+    server; Linux counts it as a packet of the client's.
     """
     masquerade.translate_reply(memory, frame, entry)
-    type_, code = icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED
-    vip = int64(entry.virtual_address)
-    row = compose(tables, memory, frames, count, frame, type_, code, mtu, vip, now_ms)
     discard(frame, Reason.TOO_BIG)
-    if row == NONE:
-        return
-    error = frames[row]
-    entry.in_packets += 1
-    servers.charge_request(tables, int64(entry.server), error.packet_size)
-    error.quotes = error.transport + icmp.HEADER_SIZE
-    related.translate_in(memory, error, entry)
-    ipv4.decrement_ttl(memory, error.ip)
-    send_to(tables, memory, frames, count, error, int64(entry.server_address), now_ms)
+    offset, code = frame.ip - ethernet.HEADER_SIZE, icmp.FRAGMENTATION_NEEDED
+    tell_unreachable(tables, memory, frames, count, offset, code, mtu, now_ms)
 
 
 @apart

@@ -13,7 +13,7 @@ from pylvs import schedulers
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled, door, records
 from pylvs.tables import connections, neighbours, paths, servers, services
-from pylvs.tables.layouts import FAILED, FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
+from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
 
 (
     ADD_SERVICE,
@@ -216,7 +216,7 @@ def _apply_neighbour(tables, command):
     if command.kind == LEARN_NEIGHBOUR:
         neighbours.learn(tables, row, command.mac)
     else:
-        tables.neighbours[row].state = FAILED
+        neighbours.fail(tables, row)
 
 
 @apart

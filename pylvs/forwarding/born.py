@@ -17,7 +17,7 @@ def _step(size):
 def has_room(tables, frames, count, pieces, size):
     """Whether ``pieces`` more frames of up to ``size`` bytes can be born in this batch."""
     director = tables.director[0]
-    if count + director.born + pieces > frames.size:
+    if count + director.born + pieces >= frames.size:  # the last row is nobody's
         return False
     return director.scratch_used + pieces * _step(size) <= director.scratch_size
 

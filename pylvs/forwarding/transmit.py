@@ -4,17 +4,13 @@ path -> too large: in fragments -> next hop -> MAC known:    TRANSMIT
                                             -> MAC unknown:  HOLD, and somebody asks for it
 """
 
-from typing import Final
-
-from pylvs.forwarding import born, pieces, segments
+from pylvs.forwarding import pieces, segments
 from pylvs.frames import HEADROOM, NONE, Reason, Verdict
 from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours, paths
-from pylvs.tables.layouts import HELD_SLOT, KNOWN, UNICAST
+from pylvs.tables.layouts import HELD_PER_HOP, HELD_SLOT, KNOWN, UNICAST
 from pylvs.wire import ethernet
 from pylvs.wire.memory import copy
-
-WAIT_MS: Final = 3_000  # three ARP requests a second apart, as Linux (mcast_solicit)
 
 
 @compiled
@@ -89,7 +85,9 @@ def hold(tables, memory, frame, neighbour_row, now_ms):
     """Copy the frame out until its next hop's MAC is known."""
     neighbours.want(tables, neighbour_row, now_ms)
     director = tables.director[0]
-    if director.held_count == tables.held.size or frame.length + HEADROOM > HELD_SLOT:
+    neighbour = tables.neighbours[neighbour_row]
+    no_room = director.held_count == tables.held.size or neighbour.waiting == HELD_PER_HOP
+    if no_room or frame.length + HEADROOM > HELD_SLOT:
         discard(frame, Reason.WAIT_FULL)
         return
     for row in range(tables.held.size):
@@ -106,45 +104,10 @@ def hold(tables, memory, frame, neighbour_row, now_ms):
         held.segment_size = frame.segment_size
         held.segment_header = frame.segment_header
         held.since_ms = now_ms
+        held.lost = 0
         copy(memory, held.offset, frame.offset, frame.length)
+        neighbour.waiting += 1
         director.held_count += 1
         frame.verdict = Verdict.HOLD
         frame.reason = Reason.WAITING
         return
-
-
-@compiled
-def release(tables, memory, frames, count, now_ms):
-    """Let go of what waited long enough: as born frames where the MAC is known now.
-
-    Called after everything else in a batch, since a row freed here may be filled again at once
-    and its bytes are still to be sent.
-    """
-    director = tables.director[0]
-    if director.held_count == 0:
-        return
-    for row in range(tables.held.size):
-        held = tables.held[row]
-        if held.neighbour == NONE:
-            continue
-        neighbour = tables.neighbours[held.neighbour]
-        if neighbour.state == KNOWN and count + director.born < frames.size:
-            leaving = frames[born.new_row(tables, count)]
-            born.clear(leaving)
-            leaving.offset = held.offset
-            leaving.length = held.length
-            leaving.port_out = held.port_out
-            leaving.checksum_start = held.checksum_start
-            leaving.checksum_field = held.checksum_field
-            leaving.segment_kind = held.segment_kind
-            leaving.segment_size = held.segment_size
-            leaving.segment_header = held.segment_header
-            leaving.reason = Reason.RELEASED
-            port = tables.ports[held.port_out]
-            ethernet.write(memory, leaving.offset, neighbour.mac, port.mac, ethernet.IPV4)
-        elif neighbour.state != KNOWN and now_ms - held.since_ms >= WAIT_MS:
-            tables.reasons[Reason.WAIT_TIMEOUT] += 1
-        else:
-            continue
-        held.neighbour = NONE
-        director.held_count -= 1

@@ -8,7 +8,7 @@ from pylvs.forwarding import born
 from pylvs.frames import NONE, Reason, Verdict
 from pylvs.jit import compiled
 from pylvs.tables import neighbours, paths
-from pylvs.tables.layouts import ASKED, FAILED
+from pylvs.tables.layouts import ASKED
 from pylvs.wire import arp, ethernet
 from pylvs.wire.memory import load_u16, load_u32, load_u48
 
@@ -77,7 +77,7 @@ def solicit(tables, memory, frames, count, now_ms):
         if now_ms - neighbour.asked_ms < RETRY_MS and neighbour.attempts:
             continue
         if neighbour.attempts == ATTEMPTS:
-            neighbour.state = FAILED
+            neighbours.fail(tables, row)
             left -= 1
             continue
         sender = int64(port.address)

@@ -144,7 +144,7 @@ NEIGHBOUR: Final = np.dtype([
     ("next", np.int32),            # in its hash chain
     ("attempts", np.int32),        # ARP requests since it was last heard of
     ("pinned", np.int32),          # a real server's: never makes place for another
-    ("_reserved", np.int32),
+    ("waiting", np.int32),         # frames on hold for it
     ("mac", np.int64),
     ("asked_ms", np.int64),        # when resolution was last asked for
 ], align=True)
@@ -263,6 +263,7 @@ HELD: Final = np.dtype([
     ("segment_size", np.int64),
     ("segment_header", np.int64),
     ("since_ms", np.int64),
+    ("lost", np.int64),            # its next hop does not answer
 ], align=True)
 
 DIRECTOR: Final = np.dtype([
@@ -350,7 +351,8 @@ TICK_MS: Final = 64  # horizon 1,048 s: above every timeout but those of --set a
 SERVICE_BUCKETS: Final = 16_384
 SENDER_BUCKETS: Final = 65_536
 NEIGHBOUR_BUCKETS: Final = 4_096
-HELD_LIMIT: Final = 128  # Linux queues 101 packets a neighbour (unres_qlen_bytes)
+HELD_LIMIT: Final = 512
+HELD_PER_HOP: Final = 101  # as many packets as Linux queues (unres_qlen_bytes)
 HELD_SLOT: Final = 66_048
 TOKEN_BUCKETS: Final = 4_096  # destinations whose ICMP rate is kept apart
 CACHE_BUCKETS: Final = 4_096

@@ -57,6 +57,7 @@ def find_or_add(tables, port, address):
     neighbour.attempts = 0
     neighbour.asked_ms = 0
     neighbour.pinned = 0
+    neighbour.waiting = 0
     neighbour.next = tables.neighbour_buckets[bucket]
     tables.neighbour_buckets[bucket] = row
     return row
@@ -73,10 +74,8 @@ def _allocate(tables):
         row = director.rover
         director.rover = (row + 1) % director.neighbours_limit
         neighbour = tables.neighbours[row]
-        if neighbour.pinned or neighbour.state == ASKED:
+        if neighbour.pinned or neighbour.waiting or neighbour.state == ASKED:
             continue
-        if neighbour.state == KNOWN and director.held_count:
-            continue  # a frame may wait for just this one
         _unlink(tables, row)
         return row
     return NONE
@@ -102,6 +101,18 @@ def learn(tables, row, mac):
     neighbour.mac = mac
     neighbour.state = KNOWN
     neighbour.attempts = 0
+
+
+@compiled
+def fail(tables, row):
+    """A next hop does not answer: what waits for it is lost."""
+    neighbour = tables.neighbours[row]
+    neighbour.state = FAILED
+    if neighbour.waiting == 0:
+        return
+    for held_row in range(tables.held.size):
+        if tables.held[held_row].neighbour == row:
+            tables.held[held_row].lost = 1
 
 
 @compiled

@@ -1,0 +1,94 @@
+"""ICMP errors about packets that were finished before it turned out that they cannot go on.
+
+    a packet of    its error goes to     where it is found as one about   and becomes
+    NAT request    the client            a server's packet                the VIP's, about the VIP
+    DR request     the client            a server's packet                no other
+    tunnel         the director itself   a tunnel of ours                 nothing: it is counted
+    NAT reply      the VIP               a client's packet                the server's, about itself
+
+Linux's errors pass the hooks that every packet of its host's passes: IPVS meets its own there.
+"""
+
+from numpy import int64
+
+from pylvs.forwarding import related
+from pylvs.forwarding.transmit import discard, send_to
+from pylvs.frames import LOCAL_DELIVERY, NO_ECHO, NONE, ON_THE_WAY, Reason
+from pylvs.host.errors import compose, compose_from_own
+from pylvs.jit import apart, compiled
+from pylvs.tables import connections, paths, servers
+from pylvs.tables.layouts import FORWARDING_MASK, MASQUERADE
+from pylvs.wire import ethernet, icmp, ipv4
+from pylvs.wire.memory import load_u16, load_u32
+
+
+@apart
+def tell_unreachable(tables, memory, frames, count, offset, code, detail, now_ms):
+    """Tell the sender of the finished frame at ``offset`` that it cannot go on."""
+    about = frames[frames.size - 1]  # a row no batch reaches
+    about.ip = offset + ethernet.HEADER_SIZE
+    about.transport = about.ip + ipv4.header_size(memory, about.ip)
+    about.packet_size = load_u16(memory, about.ip + ipv4.TOTAL_LENGTH)
+    about.delivery = ON_THE_WAY | NO_ECHO
+    about.mark = 0
+    sender = load_u32(memory, about.ip + ipv4.SOURCE)
+    returns = paths.delivery_of(tables, sender, 0) == LOCAL_DELIVERY
+    kind = icmp.UNREACHABLE
+    if returns:
+        row = int64(
+            compose(tables, memory, frames, count, about, kind, code, detail, sender, now_ms)
+        )
+    else:
+        row = int64(
+            compose_from_own(tables, memory, frames, count, about, kind, code, detail, now_ms)
+        )
+    if row == NONE:
+        return
+    error = frames[row]
+    error.delivery = LOCAL_DELIVERY if returns else ON_THE_WAY
+    is_known = related.read_quote(tables, memory, error) == related.FLOW
+    if is_known:
+        connections.foresee(tables, error)
+    if returns:
+        _take_in(tables, memory, frames, count, error, is_known, now_ms)
+        return
+    if is_known:
+        _mind(tables, memory, error, now_ms)
+    send_to(tables, memory, frames, count, error, sender, now_ms)
+
+
+@compiled
+def _mind(tables, memory, error, now_ms):
+    """Treat an error on its way to a client as a packet of the server's."""
+    row = connections.live_reply(tables, error, now_ms)
+    if row == NONE:
+        return
+    entry = tables.connections[row]
+    if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
+        servers.charge_reply(tables, int64(entry.server), error.packet_size)
+        related.translate_out(memory, error, entry)
+    else:
+        connections.charge_error(tables, row, error.packet_size)
+
+
+@compiled
+def _take_in(tables, memory, frames, count, error, is_known, now_ms):
+    """Treat an error to the director itself as a packet of the client's."""
+    in_tunnel = error.server == related.TUNNELED
+    error.server = NONE
+    row = connections.live_request(tables, error, now_ms) if is_known else NONE
+    if row == NONE:
+        discard(error, Reason.DISCARDED)
+        return
+    entry = tables.connections[row]
+    if in_tunnel:
+        connections.charge_error(tables, row, error.ip + error.packet_size - error.quotes)
+        discard(error, Reason.DISCARDED)
+    elif int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
+        entry.in_packets += 1
+        servers.charge_request(tables, int64(entry.server), error.packet_size)
+        related.translate_in(memory, error, entry)
+        ipv4.decrement_ttl(memory, error.ip)
+        send_to(tables, memory, frames, count, error, int64(entry.server_address), now_ms)
+    else:
+        discard(error, Reason.DISCARDED)
