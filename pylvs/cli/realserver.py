@@ -32,11 +32,12 @@ def command() -> None:
 def setup(vips: tuple[str, ...], mode: str, gateway: str | None, dry_run: bool) -> None:
     """Take the VIP without answering ARP for it, and decapsulate if need be."""
     addresses = [parse_address(vip) for vip in vips]
-    lines = realserver.setup_lines(addresses, mode, parse_address(gateway) if gateway else 0)
+    router = parse_address(gateway) if gateway else 0
+    lines = realserver.setup_lines(addresses, mode, router)
     if dry_run:
         click.echo("\n".join(lines))
         return
-    realserver.remember_settings(mode)
+    realserver.remember(mode, router)
     realserver.run_lines(lines)
     if mode == "nat" and not gateway:
         click.echo("nothing to set up for NAT but the default gateway: give --gateway DIP")
@@ -47,11 +48,11 @@ def setup(vips: tuple[str, ...], mode: str, gateway: str | None, dry_run: bool) 
 @_MODE
 @_DRY
 def undo(vips: tuple[str, ...], mode: str, dry_run: bool) -> None:
-    """Give the VIP up and put the settings back."""
+    """Give the VIP up, and put settings and default gateway back."""
     addresses = [parse_address(vip) for vip in vips]
-    lines = realserver.undo_lines(addresses, mode, realserver.recall_settings())
+    lines = realserver.undo_lines(addresses, mode, realserver.recall())
     if dry_run:
         click.echo("\n".join(lines))
         return
     realserver.run_lines(lines)
-    realserver.forget_settings()
+    realserver.forget()

@@ -16,7 +16,7 @@ from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
 from pylvs.tables import states
-from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, UNICAST, UNKNOWN
+from pylvs.tables.layouts import LOCAL_ADDRESS, UNICAST
 
 log = logging.getLogger("pylvs")
 
@@ -231,15 +231,16 @@ class Manager:
         """Have every real server's next hop resolved before the first packet needs it."""
         tables = self.director.tables
         for server in tables.servers[tables.servers["used"] == 1]:
-            neighbour = tables.neighbours[int(server["neighbour"])]
-            port = tables.ports[int(neighbour["port"])]
-            if server["neighbour"] != NONE and neighbour["state"] == UNKNOWN:
-                neighbour["state"] = ASKED
-                tables.director[0]["soliciting" if port["own_arp"] else "wanted"] += 1
+            if server["neighbour"] != NONE:
+                neighbour = tables.neighbours[int(server["neighbour"])]
+                port, address = int(neighbour["port"]), int(neighbour["address"])
+                self._tell_neighbour(mailbox.WANT_NEIGHBOUR, port, address)
 
     def _tell_neighbour(self, kind: int, port: int, address: int, mac: int = 0) -> None:
         tables = self.director.tables
-        mailbox.carry_out(tables, kind=kind, port=port, address=address, mac=mac)
+        mailbox.carry_out(
+            tables, kind=kind, port=port, address=address, mac=mac, now_ms=self.clock()
+        )
 
     def learn(self, port: int, address: int, mac: int) -> None:
         """A next hop's MAC is known."""

@@ -22,6 +22,7 @@ from pylvs.errors import HostError
 from pylvs.wire.text import address_text
 
 TUNNEL_DEVICE: Final = "tunl0"
+_DEFAULT_ROUTE: Final = "default route"  # in the record, beside the settings' names
 _QUIET_ARP: Final = {
     "net/ipv4/conf/all/arp_ignore": "1",
     "net/ipv4/conf/all/arp_announce": "2",
@@ -68,7 +69,7 @@ def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
 
 
 def undo_lines(vips: list[int], mode: str, before: dict[str, str]) -> list[str]:
-    """Return the shell lines that undo it; ``before`` are the settings' values from before."""
+    """Return the shell lines that undo it; ``before`` is what ``recall`` returned."""
     lines = []
     if mode != "nat":
         device = TUNNEL_DEVICE if mode == "tun" else "lo"
@@ -81,6 +82,9 @@ def undo_lines(vips: list[int], mode: str, before: dict[str, str]) -> list[str]:
     lines += [
         f"echo {before.get(name, '0')} > /proc/sys/{name}" for name in reversed(_settings(mode))
     ]
+    if _DEFAULT_ROUTE in before:
+        route = before[_DEFAULT_ROUTE]
+        lines.append(f"ip route replace {route}" if route else "ip route del default")
     return lines
 
 
@@ -88,13 +92,24 @@ def _record_path() -> pathlib.Path:
     return state_directory() / "realserver.json"
 
 
-def remember_settings(mode: str) -> None:
-    """Write down the settings' present values, but for those an earlier set-up wrote down."""
-    before = {name: _read(name) for name in _settings(mode)} | recall_settings()
+def remember(mode: str, gateway: int) -> None:
+    """Write down what a set-up is about to change, but for what an earlier one wrote down."""
+    before = {name: _read(name) for name in _settings(mode)}
+    if gateway:
+        before[_DEFAULT_ROUTE] = _default_route()
+    before |= recall()
     _record_path().write_text(json.dumps(before), encoding="ascii")
 
 
-def recall_settings() -> dict[str, str]:
+def _default_route() -> str:
+    """Return the default route that a new one without a metric replaces, or an empty text."""
+    command = ["ip", "-4", "route", "show", "default"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    routes = [line.removesuffix(" linkdown").strip() for line in done.stdout.splitlines()]
+    return next((route for route in routes if " metric " not in route), "")
+
+
+def recall() -> dict[str, str]:
     path = _record_path()
     if not path.exists():
         return {}
@@ -102,7 +117,7 @@ def recall_settings() -> dict[str, str]:
     return before
 
 
-def forget_settings() -> None:
+def forget() -> None:
     _record_path().unlink(missing_ok=True)
 
 

@@ -4,7 +4,7 @@ from numpy import int64
 
 from pylvs.jit import apart, compiled
 from pylvs.schedulers import LBLC, LBLCR, locality
-from pylvs.tables import defence, servers
+from pylvs.tables import defence, neighbours, servers
 from pylvs.tables.layouts import FAR_FUTURE
 
 AUTOMATIC = 2  # a mode of drop_entry: short of memory; above it: always
@@ -25,6 +25,11 @@ def _do_what_is_due(tables, now_ms):
             servers.empty_trash(tables, now_ms)
         if director.trash_ms:
             upcoming = director.trash_ms
+    if director.verify_ms:
+        if director.verify_ms <= now_ms:
+            neighbours.verify(tables, now_ms)
+        if director.verify_ms:
+            upcoming = min(upcoming, director.verify_ms)
     for row in range(director.services_seen):
         service = tables.services[row]
         if not service.used:

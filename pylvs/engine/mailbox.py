@@ -25,7 +25,8 @@ from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
     ZERO,
     LEARN_NEIGHBOUR,
     FAIL_NEIGHBOUR,
-) = range(9)
+    WANT_NEIGHBOUR,
+) = range(10)
 
 FULL: Final = -2
 UNKNOWN: Final = -3
@@ -215,6 +216,8 @@ def _apply_neighbour(tables, command):
         return  # nobody has asked for it
     if command.kind == LEARN_NEIGHBOUR:
         neighbours.learn(tables, row, command.mac)
+    elif command.kind == WANT_NEIGHBOUR:
+        neighbours.want(tables, row, command.now_ms)
     else:
         neighbours.fail(tables, row)
 

@@ -8,7 +8,7 @@ from pylvs.forwarding import born
 from pylvs.frames import NONE, Reason, Verdict
 from pylvs.jit import compiled
 from pylvs.tables import neighbours, paths
-from pylvs.tables.layouts import ASKED
+from pylvs.tables.layouts import KNOWN
 from pylvs.wire import arp, ethernet
 from pylvs.wire.memory import load_u16, load_u32, load_u48
 
@@ -45,8 +45,8 @@ def receive(tables, memory, frame):
 
 
 @compiled
-def _broadcast(tables, memory, frames, count, port_row, sender, target):
-    """Give birth to an ARP request; return whether there was room."""
+def _request(tables, memory, frames, count, port_row, station, sender, target):
+    """Give birth to an ARP request to one station or all; return whether there was room."""
     row = born.new(tables, frames, count, ethernet.SIZE_MIN)
     if row == NONE:
         return False
@@ -55,7 +55,7 @@ def _broadcast(tables, memory, frames, count, port_row, sender, target):
     frame.port_out = port_row
     frame.reason = Reason.ARP
     memory[frame.offset : frame.offset + ethernet.SIZE_MIN] = 0
-    ethernet.write(memory, frame.offset, ethernet.BROADCAST, mac, ethernet.ARP)
+    ethernet.write(memory, frame.offset, station, mac, ethernet.ARP)
     at = frame.offset + ethernet.HEADER_SIZE
     arp.write(memory, at, arp.REQUEST, mac, sender, 0, target)
     return True
@@ -63,7 +63,7 @@ def _broadcast(tables, memory, frames, count, port_row, sender, target):
 
 @compiled
 def solicit(tables, memory, frames, count, now_ms):
-    """Ask for the next hops that packets wait for, on ports where the director does so itself."""
+    """Ask for the next hops that are unknown or due, where the director resolves them."""
     director = tables.director[0]
     if director.soliciting == 0:
         return
@@ -71,7 +71,7 @@ def solicit(tables, memory, frames, count, now_ms):
     for row in range(director.neighbour_count):
         neighbour = tables.neighbours[row]
         port = tables.ports[neighbour.port]
-        if neighbour.state != ASKED or not port.own_arp:
+        if neighbour.attempts == NONE or not port.own_arp:
             continue
         left += 1
         if now_ms - neighbour.asked_ms < RETRY_MS and neighbour.attempts:
@@ -80,10 +80,10 @@ def solicit(tables, memory, frames, count, now_ms):
             neighbours.fail(tables, row)
             left -= 1
             continue
-        sender = int64(port.address)
-        if _broadcast(
-            tables, memory, frames, count, int64(neighbour.port), sender, int64(neighbour.address)
-        ):
+        station = neighbour.mac if neighbour.state == KNOWN else ethernet.BROADCAST
+        sender, target = int64(port.address), int64(neighbour.address)
+        port_row = int64(neighbour.port)
+        if _request(tables, memory, frames, count, port_row, station, sender, target):
             neighbour.attempts += 1
             neighbour.asked_ms = now_ms
     director.soliciting = left
@@ -99,4 +99,5 @@ def announce(tables, memory, frames, count):
         for port_row in range(tables.ports.size):
             port = tables.ports[port_row]
             if port.up and not port.raw_ip:
-                _broadcast(tables, memory, frames, count, port_row, address, address)
+                station = ethernet.BROADCAST
+                _request(tables, memory, frames, count, port_row, station, address, address)

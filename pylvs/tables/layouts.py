@@ -142,7 +142,7 @@ NEIGHBOUR: Final = np.dtype([
     ("address", np.uint32),
     ("state", np.int32),
     ("next", np.int32),            # in its hash chain
-    ("attempts", np.int32),        # ARP requests since it was last heard of
+    ("attempts", np.int32),        # ARP requests without an answer; NONE: nothing is asked
     ("pinned", np.int32),          # a real server's: never makes place for another
     ("waiting", np.int32),         # frames on hold for it
     ("mac", np.int64),
@@ -315,6 +315,7 @@ DIRECTOR: Final = np.dtype([
     ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used
     ("dice", np.int64),            # twos: state of its random numbers
     ("chores_ms", np.int64),       # when something of what follows is due
+    ("verify_ms", np.int64),       # when known next hops are asked again; 0: there are none
     ("trash_ms", np.int64),        # when removed servers are looked through next; 0: there are none
     ("drop_rate", np.int64),       # each how-many-th new connection drop_packet refuses; 0: none
     ("drop_counter", np.int64),

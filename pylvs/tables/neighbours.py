@@ -11,11 +11,12 @@ from typing import Final
 from numpy import int64
 
 from pylvs.frames import NONE
-from pylvs.jit import compiled
+from pylvs.jit import apart, compiled
 from pylvs.tables.layouts import ASKED, FAILED, KNOWN, NEIGHBOUR_BUCKETS, UNKNOWN
 
 CHAIN_LIMIT: Final = 256
 RECLAIM_LIMIT: Final = 64  # rows looked at for one to use again
+VERIFY_MS: Final = 30_000  # neigh/*/base_reachable_time_ms
 
 
 @compiled
@@ -54,7 +55,7 @@ def find_or_add(tables, port, address):
     neighbour.address = address
     neighbour.state = UNKNOWN
     neighbour.mac = 0
-    neighbour.attempts = 0
+    neighbour.attempts = NONE
     neighbour.asked_ms = 0
     neighbour.pinned = 0
     neighbour.waiting = 0
@@ -100,7 +101,7 @@ def learn(tables, row, mac):
     neighbour = tables.neighbours[row]
     neighbour.mac = mac
     neighbour.state = KNOWN
-    neighbour.attempts = 0
+    neighbour.attempts = NONE
 
 
 @compiled
@@ -108,6 +109,7 @@ def fail(tables, row):
     """A next hop does not answer: what waits for it is lost."""
     neighbour = tables.neighbours[row]
     neighbour.state = FAILED
+    neighbour.attempts = NONE
     if neighbour.waiting == 0:
         return
     for held_row in range(tables.held.size):
@@ -121,8 +123,37 @@ def want(tables, row, now_ms):
     neighbour = tables.neighbours[row]
     if neighbour.state == UNKNOWN or neighbour.state == FAILED:
         neighbour.state = ASKED
-        neighbour.attempts = 0
-        neighbour.asked_ms = 0
         tables.director[0].wanted += 1
         if tables.ports[neighbour.port].own_arp:
-            tables.director[0].soliciting += 1
+            _ask(tables, neighbour)
+            plan_verification(tables, now_ms)
+
+
+@compiled
+def _ask(tables, neighbour):
+    neighbour.attempts = 0
+    neighbour.asked_ms = 0
+    tables.director[0].soliciting += 1
+
+
+@compiled
+def plan_verification(tables, now_ms):
+    director = tables.director[0]
+    if director.verify_ms == 0:
+        director.verify_ms = now_ms + VERIFY_MS
+        director.chores_ms = min(director.chores_ms, director.verify_ms)
+
+
+@apart
+def verify(tables, now_ms):
+    """Have every next hop asked again whose MAC the director found out itself.
+
+    It is used meanwhile; a station that was replaced is found, one that is gone fails.
+    """
+    director = tables.director[0]
+    director.verify_ms = 0
+    for row in range(director.neighbour_count):
+        neighbour = tables.neighbours[row]
+        if neighbour.state == KNOWN and tables.ports[neighbour.port].own_arp:
+            _ask(tables, neighbour)
+            plan_verification(tables, now_ms)

@@ -206,3 +206,30 @@ def test_what_is_not_the_directors_is_named_and_left(frame, reason):
     world = World(NAT)
     assert world.send(frame) == []
     assert world.reason(reason) == 1
+
+
+def test_without_a_host_stack_known_next_hops_are_asked_again():
+    """A station that was replaced is found within half a minute, one that is gone in 3 s more."""
+    world = World(NAT, own_arp=True)
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    own = bytes.fromhex("0200000002fe")
+
+    def answer(last):
+        mac = bytes([2, 0, 0, 0, 2, last])
+        return world.send(arp(2, mac, "10.0.0.11", own, "10.0.0.254", destination=own), 1)
+
+    answer(0x0B)
+    assert world.after(29).send_all([]) == []
+    ((port, question),) = world.after(1).send_all([])
+    assert (port, question[:6]) == (1, bytes.fromhex("02000000020b"))
+    assert question[38:42] == bytes([10, 0, 0, 11])
+    syn = tcp_frame(CLIENT, VIP, 40_001, 80)
+    assert world.send(syn)[0][1][5] == 0x0B  # used meanwhile
+    answer(0x0C)
+    assert world.send(tcp_frame(CLIENT, VIP, 40_002, 80))[0][1][5] == 0x0C
+    for seconds in (30, 1, 1):
+        assert len(world.after(seconds).send_all([])) == 1
+    assert world.after(1).send_all([]) == []
+    world.send(tcp_frame(CLIENT, VIP, 40_003, 80))
+    assert world.reason("waiting") == 2  # the first of all, and this one
+    assert world.after(60).send_all([]) != []

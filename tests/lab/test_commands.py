@@ -63,6 +63,21 @@ def test_a_real_server_is_prepared_and_put_back(mode):
         assert lab.shell("rs1", sysctl) == before
 
 
+@pytest.mark.parametrize("route", ["default via 192.168.79.1 dev eth0", ""])
+def test_a_nat_servers_gateway_is_put_back(route):
+    with Lab(topology("nat")) as lab:
+        lab.shell("rs1", "ip route flush exact default")
+        if route:
+            lab.shell("rs1", f"ip route add {route}")
+        words = f"{sys.executable} -m pylvs realserver"
+        for gateway in ("192.168.79.2", "192.168.79.3"):
+            lab.shell("rs1", f"{words} setup --vip 192.0.2.10 --mode nat --gateway {gateway}")
+            during = lab.shell("rs1", "ip route show default").strip()
+            assert during == f"default via {gateway} dev eth0"
+        lab.shell("rs1", f"{words} undo --vip 192.0.2.10 --mode nat")
+        assert lab.shell("rs1", "ip route show default").strip() == route
+
+
 def test_a_director_on_a_tap_device_is_a_station_of_its_own():
     """The TAP device joins the LAN by a bridge; nobody but the director answers for DIP and VIP."""
     with Lab(topology("dr")) as lab:
