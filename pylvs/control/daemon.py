@@ -75,7 +75,6 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.failure: BaseException | None = None
         self._undo = contextlib.ExitStack()
         try:
             self._open()
@@ -91,7 +90,8 @@ class Daemon:
         if self.claims is not None:
             self.claims.clear()  # what a director that crashed may have left
             self._undo.callback(self.claims.clear)
-        self.driver: Driver = self._open_driver()
+        driver = self._open_driver()
+        self.driver: Driver = driver
         self._undo.callback(self.driver.close)
         if options.trace:
             self.driver = Tracer(self.driver, Writer(self._open_trace(options.trace)))
@@ -113,6 +113,8 @@ class Daemon:
             self._undo.callback(self.network.stop)
             self.network.on_change = self._network_changed
             self.network.on_loss = self._interface_lost
+            assert isinstance(driver, PacketRings)
+            self.network.on_return = lambda port: self._interface_returned(driver, port)
             self.engine.on_wants = self.network.ask
             if not any(name.endswith("ip_forward") for name in options.settings):
                 self.director.tables.director[0]["ip_forward"] = _reads_one(
@@ -181,19 +183,30 @@ class Daemon:
 
     def _claim(self) -> None:
         assert self.claims is not None
-        devices = [port.name for port in self.driver.ports]
+        assert self.network is not None
+        ports = self.driver.ports
+        devices = [ports[row].name for row in self.network.present()]
         services = self.manager.table.services.values()
         self.claims.set(claims.ruleset(devices, services, self.manager.local, self.options.marks))
 
-    def _interface_lost(self, name: str) -> None:
-        self.failure = HostError(f"interface {name} was deleted; start again when it is back")
+    def _interface_lost(self, port: int) -> None:
+        log.warning("interface %s was deleted; waiting for it", self.driver.ports[port].name)
 
-    def _network_changed(self) -> None:
+    def _interface_returned(self, rings: PacketRings, port: int) -> None:
+        self._claim_again()
+        self.engine.call(lambda: rings.rebind(port))
+        log.warning("interface %s is back", rings.ports[port].name)
+        self.engine.announce()
+
+    def _claim_again(self) -> None:
         try:
-            self.engine.call(self._override_source)
             self._claim()
         except HostError as error:
             log.error("%s", error)
+
+    def _network_changed(self) -> None:
+        self.engine.call(self._override_source)
+        self._claim_again()
 
     def _check(self) -> None:
         """Refuse what cannot work, and warn of what will only work in part."""
@@ -249,7 +262,7 @@ class Daemon:
                 self.network.stop()
             self.engine.stop()
             self.close()
-        failure = self.failure or self.engine.failure
+        failure = self.engine.failure
         if isinstance(failure, HostError):
             raise failure
         if failure is not None:
@@ -275,7 +288,7 @@ class Daemon:
         next_stats = loop.time() + interval
         next_tick = loop.time() + TICK_S
         told = 0
-        while not stopped.is_set() and not (self.failure or self.engine.failure):
+        while not stopped.is_set() and not self.engine.failure:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), 0.25)
             for text in self.director.plugin_errors[told:]:

@@ -246,6 +246,12 @@ class Manager:
         """A next hop's MAC is known."""
         self._tell_neighbour(mailbox.LEARN_NEIGHBOUR, port, address, mac)
 
+    def fail_all(self, port: int) -> None:
+        """No next hop can be reached by this port any more."""
+        neighbours = self.director.tables.neighbours
+        for row in neighbours[(neighbours["used"] == 1) & (neighbours["port"] == port)]:
+            self.fail(port, int(row["address"]))
+
     def fail(self, port: int, address: int) -> None:
         """A next hop does not answer."""
         self._tell_neighbour(mailbox.FAIL_NEIGHBOUR, port, address)

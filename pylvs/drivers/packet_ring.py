@@ -218,6 +218,10 @@ class PacketRings:
             ring["slots"] = BLOCKS * SLOTS_PER_BLOCK
             opened.bind((port.name, linux.ETH_P_ALL))
 
+    def rebind(self, port: int) -> None:
+        """Go on with the interface that has the port's name now; raises OSError."""
+        self.sockets[port].bind((self.ports[port].name, linux.ETH_P_ALL))
+
     def receive(self, frames: Any, limit: int) -> int:
         assert self.reservation is not None
         return int(receive(self.reservation.array, self.rings, frames, limit, self.segments))

@@ -177,5 +177,26 @@ def test_routes_macs_and_mtu_are_followed_live(lab):
     raise AssertionError(f"rs1 was not reached again: {last}")
 
 
+def test_an_interface_that_is_deleted_and_made_again_is_taken_up_again():
+    """As when a container's network is plugged in anew; the other interface goes on meanwhile."""
+    with Lab(topology("nat")) as lab:
+        start_stations(lab)
+        start_director(lab, rules(lab))
+        assert ask(lab, "upload", 1000)[0].startswith("same")
+        for _ in range(2):
+            lab.shell("director", "ip link del eth1")
+            time.sleep(1)
+            assert lab.director.poll() is None
+            assert '"eth1"' not in lab.shell("director", "nft list table netdev pylvs")
+            ping = f"ping -c 1 -W 2 {lab.topology.vip} >/dev/null && echo answered"
+            assert lab.shell("client", ping).strip() == "answered"
+            lab._plug("director", "eth1", "back", "192.168.79.1/24")
+            answers = {ask(lab, "upload", 100_000)[0].split()[1] for _ in range(4)}
+            assert answers == {"rs1", "rs2"}
+            assert '"eth1"' in lab.shell("director", "nft list table netdev pylvs")
+        assert lab.log("director.log").count("interface eth1 is back") == 2
+        lab.stop_director()
+
+
 def gateway(lab):
     return next(node.gateway for node in lab.topology.nodes if node.name == "rs1")

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from pyroute2 import IPRoute
@@ -44,7 +45,9 @@ _SETTLE_S: Final = 0.05  # changes come in bursts; read again once they pause
 class Network:
     """Keeps ports, routes, neighbours and local addresses of the director as the host has them.
 
-    ``on_change`` is called, in this thread, after anything but a neighbour changed.
+    All callbacks come in this thread: ``on_change`` after anything but a neighbour changed,
+    ``on_loss`` when the interface of a port is gone, and ``on_return`` when there is another of its
+    name.
     """
 
     def __init__(self, engine: Engine, manager: Manager, ports: list[Port]) -> None:
@@ -53,7 +56,7 @@ class Network:
         self._row_by_name = {port.name: row for row, port in enumerate(ports)}
         self._row_by_index: dict[int, int] = {}
         self._index_by_row: dict[int, int] = {}
-        self._first_index: dict[int, int] = {}
+        self._bound: dict[int, int] = {}  # port: index of the interface its ring is bound to
         self._netlink = IPRoute()
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._events.setblocking(False)
@@ -62,12 +65,14 @@ class Network:
         self._asked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pylvs-network", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
-        self.on_loss: Callable[[str], None] = lambda _: None
+        self.on_loss: Callable[[int], None] = lambda _: None
+        self.on_return: Callable[[int], None] = lambda _: None
 
     def start(self) -> None:
         """Read everything, then begin to follow changes."""
         self._events.bind((0, _GROUPS))
         self.read()
+        self._bound = dict(self._index_by_row)
         self._take_neighbours()
         self._thread.start()
 
@@ -82,6 +87,10 @@ class Network:
     def _take_neighbours(self) -> None:
         for message in self._netlink.get_neighbours(family=_AF_INET):
             self._take_neighbour(message)
+
+    def present(self) -> list[int]:
+        """Return the ports that have an interface now."""
+        return sorted(self._index_by_row)
 
     def ask(self) -> None:
         """Have the next hops resolved that the director wants; callable from any thread."""
@@ -100,6 +109,8 @@ class Network:
                 ports[row]["mtu"] = mtu
                 ports[row]["up"] = is_up
                 ports[row]["address"] = primary.get(self._index_by_row[row], 0)
+            for row in set(self._row_by_name.values()) - links.keys():
+                ports[row]["up"] = False
             self._manager.set_local(addresses)
             self._manager.set_routes(routes)
 
@@ -117,11 +128,19 @@ class Network:
             self._index_by_row[row] = link["index"]
             mac = mac_of(link.get_attr("IFLA_ADDRESS"))
             links[row] = (mac, int(link.get_attr("IFLA_MTU")), bool(link["flags"] & _IFF_UP))
-        for name, row in self._row_by_name.items():
-            index = self._index_by_row.get(row)
-            if index is None or self._first_index.setdefault(row, index) != index:
-                self.on_loss(name)
         return links
+
+    def _compare_interfaces(self) -> None:
+        """Notice interfaces that were deleted, and others in their place."""
+        for row, index in list(self._bound.items()):
+            if self._index_by_row.get(row) != index:
+                del self._bound[row]
+                self._engine.call(partial(self._manager.fail_all, row))
+                self.on_loss(row)
+        for row, index in self._index_by_row.items():
+            if row not in self._bound:
+                self.on_return(row)
+                self._bound[row] = index
 
     def _read_addresses(self) -> tuple[frozenset[int], dict[int, int]]:
         """Return all local addresses, and the first one of each interface."""
@@ -231,6 +250,7 @@ class Network:
             if self._changed_at and now - self._changed_at >= _SETTLE_S:
                 self._changed_at = 0.0
                 self.read()
+                self._compare_interfaces()
                 self.on_change()
             if poller.poll(10):
                 kinds = self._drain()
