@@ -5,10 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SYSTEM := iproute2 nftables tcpdump curl nginx-light iputils-ping
 
-.PHONY: help setup system demo test check compiled uncompiled bounds lab bench oracle conformance side warm clean
+PREFIX ?= /usr/local
+.PHONY: help setup system demo test check compiled uncompiled bounds lab bench oracle conformance side warm \
+        install-ipvsadm clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 setup: $(VENV)/.ready  ## make .venv with the pylvs command in .venv/bin
 
@@ -74,6 +76,13 @@ side: setup system  ## the director beside the kernel's NAT, in twin labs (root,
 
 warm: setup  ## compile now what the first start would compile
 	$(BIN)/python -m pylvs.engine.warm
+
+install-ipvsadm: setup  ## ipvsadm, ipvsadm-save and ipvsadm-restore in PREFIX/sbin
+	@mkdir -p $(DESTDIR)$(PREFIX)/sbin
+	@for pair in ipvsadm: ipvsadm-save:-S ipvsadm-restore:-R; do \
+	  program=$(DESTDIR)$(PREFIX)/sbin/$${pair%%:*}; \
+	  printf '#!/bin/sh\nexec %s -m pylvs.control.client %s "$$@"\n' \
+	    '$(abspath $(BIN)/python)' "$${pair#*:}" > $$program && chmod 755 $$program && echo $$program; done
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -280,6 +280,9 @@ def library_function(name: str, *arguments: Any) -> Any:
     return function
 
 
+_NUMPYS_OWN: Final = frozenset(dir(np.record))
+
+
 def records(layout: np.dtype[Any], capacity: int) -> Any:
     """Return a zeroed table of ``capacity`` records, every field an attribute.
 
@@ -292,7 +295,7 @@ def records(layout: np.dtype[Any], capacity: int) -> Any:
 
 def attributed(table: Any) -> Any:
     """Return a structured array with its fields as attributes, for code that runs uncompiled."""
-    shadowed = set(table.dtype.names or ()) & set(dir(np.record))
+    shadowed = _NUMPYS_OWN.intersection(table.dtype.names or ())
     assert not shadowed, f"NumPy scalars have attributes of these names: {shadowed}"
     return table if COMPILES else table.view(np.recarray)
 

@@ -15,8 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pylvs.cli import ipvsadm, proc
-from pylvs.control import listing, settings
+from pylvs.control import ipvsadm, listing, proc, settings
 from pylvs.control.estimator import TICK_S
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import MarkRule
@@ -165,7 +164,7 @@ class Guest:
         return program(words[1:], text)
 
     def _ipvsadm(self, words: list[str], text: str) -> Result:
-        result = ipvsadm.run(self.manager, words, text)
+        result = ipvsadm.Executor(self.manager).run(words, text)
         return Result(result.status, result.output, result.error)
 
     def _restore(self, _: list[str], text: str) -> Result:

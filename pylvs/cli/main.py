@@ -12,6 +12,7 @@ from pylvs.errors import PylvsError, UsageError
 _COMMANDS: Final = {
     "run": ("pylvs.cli.run", "Balance virtual services on live interfaces."),
     "replay": ("pylvs.cli.replay", "Run a capture through the director, without root."),
+    "ipvsadm": ("pylvs.cli.ipvsadm", "ipvsadm's commands, to the director that runs here."),
     "lab": ("pylvs.cli.lab", "Build a network of namespaces to try the director in."),
     "realserver": ("pylvs.cli.realserver", "Prepare this host to be a real server."),
     "reasons": ("pylvs.cli.reasons", "List every reason a frame can get, and what it means."),

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from pylvs.cli import render
 from pylvs.cli.progress import while_compiling
 from pylvs.cli.services import commands_of, parse_address, service_options
+from pylvs.control import render
 from pylvs.errors import HostError, UsageError
 from pylvs.wire.text import mac_of
 

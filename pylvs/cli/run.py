@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pylvs.cli import render
 from pylvs.cli.progress import while_compiling
 from pylvs.cli.services import commands_of, parse_address, service_options
 from pylvs.cli.surroundings import parse_mark, parse_settings
+from pylvs.control import render
 from pylvs.control.model import METHOD_NAMES, METHODS
 from pylvs.errors import UsageError
 
@@ -83,6 +83,7 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     help="Give packets to NET a firewall mark, for services stated as -f MARK in --rules.  PORTS "
     "as in 80,443,8000-8999; the last rule that matches counts.",
 )
+@click.option("--control", metavar="PATH", help="Where commands reach this director.")
 @click.option("--trace", metavar="FILE", help="Write all frames to a capture (much slower).")
 @click.option(
     "--stats-interval",
@@ -106,6 +107,7 @@ def command(
     connections: int,
     settings: tuple[str, ...],
     marks: tuple[str, ...],
+    control: str | None,
     trace: str | None,
     stats_interval: float | None,
     log_level: str,
@@ -145,6 +147,7 @@ def command(
         gateway=parse_address(gateway) if gateway else 0,
         stats_interval=stats_interval or 0.0,
         trace=trace or "",
+        control=control or "",
     )
     signal.signal(signal.SIGTERM, _stop_early)
     with Daemon(options) as daemon:

@@ -5,9 +5,13 @@ open rings -> read the network -> check -> claim -> announce -> ready -> ... -> 
 
 import asyncio
 import contextlib
+import gc
 import logging
 import mmap
+import pathlib
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,11 +20,13 @@ from typing import IO, Final
 import uvloop
 
 from pylvs.control import listing, settings
+from pylvs.control.api import Api
 from pylvs.control.estimator import TICK_S
+from pylvs.control.ipvsadm import Executor
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import Command, MarkRule, Service
 from pylvs.control.network import claims, conflict
-from pylvs.control.network.instance import Instance
+from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.watch import Network
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
@@ -38,6 +44,8 @@ from pylvs.wire.text import address_text, mac_text
 log = logging.getLogger("pylvs")
 
 _DAY_MS: Final = 86_400_000
+_SWITCH_S: Final = 0.0005
+_GARBAGE_THRESHOLD: Final = 100_000  # a listing of 100,000 servers makes half a million objects
 
 
 @dataclass
@@ -56,6 +64,7 @@ class Options:
     settings: dict[str, int] = field(default_factory=dict)
     stats_interval: float = 0.0
     trace: str = ""
+    control: str = ""
 
 
 @dataclass
@@ -76,6 +85,7 @@ class Daemon:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._undo = contextlib.ExitStack()
+        self._claiming = threading.Lock()
         try:
             self._open()
         except BaseException:
@@ -86,6 +96,7 @@ class Daemon:
         options = self.options
         instance = Instance()
         self._undo.callback(instance.close)
+        self._control = pathlib.Path(options.control or instance.directory / CONTROL)
         self.claims = None if options.tap or options.tun else claims.Claims()
         if self.claims is not None:
             self.claims.clear()  # what a director that crashed may have left
@@ -129,6 +140,11 @@ class Daemon:
         if self.claims is not None:
             self._claim()
         self.driver.attach(reservation, begin)
+        self.manager.asks_ahead = True
+        self._claimed = self.manager.revision
+        executor = Executor(self.manager, self.engine.call, resolves=True)
+        self.api = Api(self._control, executor, self._after_change)
+        self._undo.callback(self.api.close)
 
     def _prepare(self, options: Options) -> None:
         """Give the director its settings, and a clock that knows the time of day."""
@@ -196,13 +212,23 @@ class Daemon:
         self._claim_again()
         self.engine.call(lambda: rings.rebind(port))
         log.warning("interface %s is back", rings.ports[port].name)
-        self.engine.announce()
+        self.engine.announce(again=True)
 
     def _claim_again(self) -> None:
-        try:
-            self._claim()
-        except HostError as error:
-            log.error("%s", error)
+        with self._claiming:
+            self._claimed = self.manager.revision
+            try:
+                self._claim()
+            except HostError as error:
+                log.error("%s", error)
+
+    def _after_change(self) -> None:
+        """Keep the host off what commands have added, and let the network know of it."""
+        if self.network is not None:
+            if self.manager.revision != self._claimed:
+                self._claim_again()
+            self.network.ask()
+        self.engine.announce()
 
     def _network_changed(self) -> None:
         self.engine.call(self._override_source)
@@ -253,6 +279,7 @@ class Daemon:
 
     def run(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
         """Direct until SIGINT or SIGTERM; raises HostError when the engine failed."""
+        _be_brief()
         self.engine.start()
         try:
             self.engine.announce()
@@ -283,12 +310,13 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stopped.set)
+        serving = asyncio.create_task(self.api.serve())
         on_ready()
         interval = self.options.stats_interval
         next_stats = loop.time() + interval
         next_tick = loop.time() + TICK_S
         told = 0
-        while not stopped.is_set() and not self.engine.failure:
+        while not (stopped.is_set() or self.engine.failure or serving.done()):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), 0.25)
             for text in self.director.plugin_errors[told:]:
@@ -300,6 +328,8 @@ class Daemon:
             if interval and loop.time() >= next_stats:
                 next_stats += interval
                 on_stats()
+        self.api.stop()
+        await serving
 
     def _tick(self) -> None:
         """Estimate rates, and let the automatic defences look at the free memory."""
@@ -314,6 +344,13 @@ class Daemon:
     def reasons(self) -> dict[str, int]:
         """Return how many frames had each reason, those that none had left out."""
         return listing.reasons(self.manager)
+
+
+def _be_brief() -> None:
+    """Keep Python from holding its lock for long while the engine may want it."""
+    sys.setswitchinterval(_SWITCH_S)
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(_GARBAGE_THRESHOLD, 20, 100)
 
 
 def _free_pages() -> int:

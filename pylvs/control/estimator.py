@@ -35,9 +35,9 @@ class _Averages:
         scaled += (((now - last) << _SCALE) - scaled) >> 2
         last[:] = now
 
-    def rates(self, row: int) -> tuple[int, ...]:
-        shown = (self._scaled[row] + _ROUND) >> _SHOWN
-        return tuple(int(rate) for rate in shown)
+    def rates(self, count: int) -> Any:
+        """Return the rates shown of the first rows, int64[count, 5] in the counters' order."""
+        return (self._scaled[:count] + _ROUND) >> _SHOWN
 
     def zero(self) -> None:
         self._last[:], self._scaled[:] = 0, 0
@@ -70,12 +70,13 @@ class Estimator:
         for averages in (self._services, self._servers, self._totals):
             averages.zero()
 
-    def service(self, row: int) -> tuple[int, ...]:
-        """Return the rates a second of one service, in the counters' order."""
-        return self._services.rates(row)
+    def services(self, count: int) -> Any:
+        """Return the rates a second of the first services by row, int64[count, 5]."""
+        return self._services.rates(count)
 
-    def server(self, row: int) -> tuple[int, ...]:
-        return self._servers.rates(row)
+    def servers(self, count: int) -> Any:
+        return self._servers.rates(count)
 
-    def total(self) -> tuple[int, ...]:
-        return self._totals.rates(0)
+    def total(self) -> list[int]:
+        rates: list[int] = self._totals.rates(1)[0].tolist()
+        return rates

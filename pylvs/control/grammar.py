@@ -131,6 +131,7 @@ class Line:
     verb: str
     options: list[tuple[str, str, str]] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
+    _values: dict[str, str] = field(default_factory=dict)  # of the options, by name in messages
 
     @property
     def title(self) -> str:
@@ -138,10 +139,14 @@ class Line:
         return _TITLE_BY_VERB[self.verb]
 
     def has(self, shown: str) -> bool:
-        return any(option[0] == shown for option in self.options)
+        return shown in self._values
 
     def value(self, shown: str, default: str = "") -> str:
-        return next((value for name, _, value in self.options if name == shown), default)
+        return self._values.get(shown, default)
+
+    def add(self, shown: str, name: str, value: str) -> None:
+        self.options.append((shown, name, value))
+        self._values.setdefault(shown, value)
 
 
 def take_apart(words: list[str]) -> Line:
@@ -208,7 +213,7 @@ def _add(line: Line, name: str, value: str) -> None:
     shown = _SHOWN[name]
     if shown and line.has(shown):
         raise RuleError(f"multiple '{shown}' options specified")
-    line.options.append((shown or name, name, value))
+    line.add(shown or name, name, value)
 
 
 def check(line: Line) -> None:

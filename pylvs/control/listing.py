@@ -1,10 +1,10 @@
 """A copy of the director's table with its counters, as listings and APIs show it."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pylvs.control.manager import Manager
 from pylvs.control.model import ServerKey, ServiceKey, Terms
-from pylvs.frames import Reason
+from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import FLAG_TEMPLATE
 from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
 
@@ -56,40 +56,68 @@ class ConnectionRow(NamedTuple):
     expires: int
 
 
-def _counters(entry: object) -> Counters:
-    return Counters(*(int(entry[name]) for name in Counters._fields))  # type: ignore[index]
+_SERVER_FIELDS: Final = [
+    "address", "port", "forwarding", "weight", "active", "inactive", "persistent",
+    "upper", "lower", "tunnel_type", "tunnel_port", "tunnel_flags", *Counters._fields, "next",
+]  # fmt: skip
+_CONNECTION_FIELDS: Final = [
+    "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
+    "virtual_port", "server_address", "server_port",
+]  # fmt: skip
+_SERVICE_FIELDS: Final = [*Counters._fields, "head"]
 
 
-def _server_row(server: Any, rates: tuple[int, ...]) -> ServerRow:
-    return ServerRow(
-        ServerKey(int(server["address"]), int(server["port"])),
-        int(server["forwarding"]),
-        int(server["weight"]),
-        int(server["active"]),
-        int(server["inactive"]),
-        int(server["persistent"]),
-        int(server["upper"]),
-        int(server["lower"]),
-        (int(server["tunnel_type"]), int(server["tunnel_port"]), int(server["tunnel_flags"])),
-        _counters(server),
-        Counters(*rates),
+def _server_row(values: tuple[int, ...], rates: list[int]) -> ServerRow:
+    tunnel = (values[9], values[10], values[11])
+    counters = Counters(*values[12:17])
+    key = ServerKey(values[0], values[1])
+    return ServerRow._make((key, *values[2:9], tunnel, counters, Counters(*rates)))
+
+
+class Snapshot(NamedTuple):
+    """What a listing is made of, copied in one breath."""
+
+    services: list[tuple[ServiceKey, Terms, int]]
+    """Key, terms and row, in the order in which services were added."""
+    service_table: Any
+    server_table: Any
+    service_rates: Any
+    server_rates: Any
+
+    def rows(self) -> list[ServiceRow]:
+        """Return every service with its servers."""
+        services, service_rates = self.service_table.tolist(), self.service_rates.tolist()
+        servers, server_rates = self.server_table.tolist(), self.server_rates.tolist()
+        listed = []
+        for key, terms, row in self.services:
+            *values, at = services[row]
+            under = []
+            while at != NONE:
+                under.append(_server_row(servers[at], server_rates[at]))
+                at = servers[at][-1]
+            counters, rates = Counters(*values), Counters(*service_rates[row])
+            listed.append(ServiceRow(key, terms, counters, rates, under))
+        return listed
+
+
+def take(manager: Manager) -> Snapshot:
+    """Copy the table: quickly, because it is to be done between two breaths."""
+    tables = manager.director.tables
+    state = tables.director[0]
+    services_seen, servers_seen = int(state["services_seen"]), int(state["servers_seen"])
+    services = manager.table.services.values()
+    return Snapshot(
+        [(one.key, one.terms, manager.service_row(one.key)) for one in services],
+        tables.services[:services_seen][_SERVICE_FIELDS].copy(),
+        tables.servers[:servers_seen][_SERVER_FIELDS].copy(),
+        manager.estimator.services(services_seen),
+        manager.estimator.servers(servers_seen),
     )
 
 
 def read(manager: Manager) -> list[ServiceRow]:
-    """Return every service with its servers; call it between breaths for a consistent picture."""
-    tables = manager.director.tables
-    rows = []
-    for service in manager.table.services.values():
-        servers = [
-            _server_row(tables.servers[row], manager.estimator.server(row))
-            for row in manager.server_rows(service)
-        ]
-        row = manager.service_row(service.key)
-        counters = _counters(tables.services[row])
-        rates = Counters(*manager.estimator.service(row))
-        rows.append(ServiceRow(service.key, service.terms, counters, rates, servers))
-    return rows
+    """Return every service with its servers, where nothing else goes on meanwhile."""
+    return take(manager).rows()
 
 
 def totals(manager: Manager) -> Counters:
@@ -97,28 +125,33 @@ def totals(manager: Manager) -> Counters:
     return Counters(*map(int, manager.director.tables.totals))
 
 
-def connections(manager: Manager) -> list[ConnectionRow]:
-    """Return every connection and template that is not due."""
+def take_connections(manager: Manager) -> Any:
+    """Copy the connections and templates that are not due, with the seconds they have left."""
     tables = manager.director.tables
     now_ms = manager.clock()
     used = tables.connections[: int(tables.director[0]["high_water"])]
+    entries = used[used["expires_ms"] > now_ms]
+    return entries, (entries["expires_ms"] - now_ms) // 1_000
+
+
+def connection_rows(taken: Any) -> list[ConnectionRow]:
+    """Return what ``take_connections`` copied, in plain objects."""
+    entries, left = taken
     rows = []
-    for entry in used[used["expires_ms"] > now_ms]:
-        protocol = int(entry["protocol"])
+    fields = entries[_CONNECTION_FIELDS].tolist()
+    for values, expires in zip(fields, left.tolist(), strict=True):
+        protocol, flags, state, *ends = values
         names: tuple[str, ...] = TEMPLATE_NAMES
-        if not entry["conn_flags"] & FLAG_TEMPLATE:
+        if not flags & FLAG_TEMPLATE:
             names = STATE_NAMES[protocol]
-        rows.append(
-            ConnectionRow(
-                protocol,
-                (int(entry["client_address"]), int(entry["client_port"])),
-                (int(entry["virtual_address"]), int(entry["virtual_port"])),
-                (int(entry["server_address"]), int(entry["server_port"])),
-                names[int(entry["state"])],
-                (int(entry["expires_ms"]) - now_ms) // 1_000,
-            )
-        )
+        client, virtual, server = zip(ends[::2], ends[1::2], strict=True)
+        rows.append(ConnectionRow(protocol, client, virtual, server, names[state], expires))
     return rows
+
+
+def connections(manager: Manager) -> list[ConnectionRow]:
+    """Return every connection and template that is not due."""
+    return connection_rows(take_connections(manager))
 
 
 def reasons(manager: Manager) -> dict[str, int]:

@@ -4,13 +4,17 @@
 routes, ports and own addresses, which the network side finds out.
 """
 
+import itertools
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from pylvs import schedulers
 from pylvs.control.estimator import Estimator
-from pylvs.control.model import Command, MarkRule, Service, ServiceKey, Table
+from pylvs.control.model import PERSISTENT, Command, MarkRule, Service, ServiceKey, Table
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
@@ -53,7 +57,12 @@ class Manager:
         self.clock: Callable[[], int] = lambda: 0
         """The engine's clock, in milliseconds: removed servers are forgotten by it."""
         self.estimator = Estimator(director.tables)
+        self.revision = 0
+        """Counts the changes of what the director takes from the network, not of weights or so."""
+        self.asks_ahead = False
+        """Whether a new server's next hop is asked for before the first packet needs it."""
         self._rows: dict[ServiceKey, int] = {}
+        self._vips: Counter[int] = Counter()
 
     def apply(self, command: Command) -> None:
         """Carry out one command in the model and in the director; raises RuleError."""
@@ -61,13 +70,14 @@ class Manager:
             self._scheduler_number(command.terms.scheduler)
             if command.terms.engine:
                 raise RuleError("Scheduler or persistence engine not found", 255)
-        before = list(self.table.services)
-        self.table.apply(command)
         if command.verb == "C":
-            for key in before:
-                self._post(mailbox.REMOVE_SERVICE, key)
-            self._rows.clear()
-        elif command.verb == "set":
+            self.clear(len(self.table.services))
+            return
+        taken = self._taken(command)
+        self.table.apply(command)
+        if command.verb in "ADad" or taken != self._taken(command):
+            self.revision += 1
+        if command.verb == "set":
             states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
         elif command.verb in "AED":
             self._apply_service(command)
@@ -77,8 +87,22 @@ class Manager:
                 self.estimator.zero()
         else:
             self._apply_server(command)
-        if command.verb in "ADC":
-            self.set_local(self.local)
+
+    def clear(self, limit: int) -> bool:
+        """Remove that many services; return whether any are left."""
+        for key in list(itertools.islice(self.table.services, limit)):
+            self.apply(Command("D", key))
+        return bool(self.table.services)
+
+    def _taken(self, command: Command) -> object:
+        """Return what an edit may change of what the director takes from the network."""
+        service = self.table.services.get(command.service) if command.service else None
+        if service is None:
+            return None
+        if command.verb == "e" and command.server is not None:
+            server = service.servers.get(command.server.key)
+            return server and server.method
+        return service.terms.flags & PERSISTENT
 
     def apply_all(self, commands: Iterable[Command]) -> None:
         for command in commands:
@@ -115,8 +139,7 @@ class Manager:
         key = command.service
         assert key is not None
         if command.verb == "D":
-            self._post(mailbox.REMOVE_SERVICE, key)
-            del self._rows[key]
+            self._remove_service(key)
             return
         terms = command.terms
         kind = mailbox.ADD_SERVICE if command.verb == "A" else mailbox.EDIT_SERVICE
@@ -133,25 +156,39 @@ class Manager:
             if command.verb == "A":
                 del self.table.services[key]
             raise
+        if command.verb == "A":
+            self._adopt(key)
+
+    def _remove_service(self, key: ServiceKey) -> None:
+        self._post(mailbox.REMOVE_SERVICE, key)
+        del self._rows[key]
+        self._forsake(key)
 
     def _apply_server(self, command: Command) -> None:
         assert command.server is not None
         assert command.service is not None
         kinds = {"a": mailbox.ADD_SERVER, "e": mailbox.EDIT_SERVER, "d": mailbox.REMOVE_SERVER}
         server = command.server
-        self._post(
-            kinds[command.verb],
-            command.service,
-            server_address=server.key.address,
-            server_port=server.key.port,
-            forwarding=server.method,
-            weight=server.weight,
-            upper=server.upper,
-            lower=server.lower,
-            tunnel_type=server.tunnel_type,
-            tunnel_port=server.tunnel_port,
-            tunnel_flags=server.tunnel_flags,
-        )
+        try:
+            row = self._post(
+                kinds[command.verb],
+                command.service,
+                server_address=server.key.address,
+                server_port=server.key.port,
+                forwarding=server.method,
+                weight=server.weight,
+                upper=server.upper,
+                lower=server.lower,
+                tunnel_type=server.tunnel_type,
+                tunnel_port=server.tunnel_port,
+                tunnel_flags=server.tunnel_flags,
+            )
+        except RuleError:
+            if command.verb == "a":
+                del self.table.services[command.service].servers[server.key]
+            raise
+        if command.verb == "a" and self.asks_ahead:
+            self._want(row)
         self.director.tell_plugin(self.service_row(command.service))
 
     def service_row(self, key: ServiceKey) -> int:
@@ -171,14 +208,48 @@ class Manager:
     def set_local(self, addresses: frozenset[int]) -> None:
         """Say which addresses are the host's: it answers ARP and pings for a VIP among them."""
         self.local = addresses
+        self._vips = Counter(key.address for key in self.table.services if not key.mark)
         tables = self.director.tables
-        vips = {key.address for key in self.table.services if not key.mark}
-        own = sorted((vips if self.adopts_vips else set()) | self.stations)
-        for row, address in enumerate(own):
-            entry = tables.own[row]
-            entry["address"] = address
-            entry["answers_arp"] = entry["answers_ping"] = address not in addresses
-        tables.director[0]["own_count"] = len(own)
+        tables.director[0]["own_count"] = 0
+        known = tables.own[tables.own["announced"] == 1]["address"].tolist()
+        for address in sorted((set(self._vips) if self.adopts_vips else set()) | self.stations):
+            self._add_own(address, announced=address in known)
+
+    def _add_own(self, address: int, announced: bool = False) -> None:
+        """Put an address among the director's own, which are sorted."""
+        tables = self.director.tables
+        count = int(tables.director[0]["own_count"])
+        row = int(np.searchsorted(tables.own["address"][:count], address))
+        if row < count and int(tables.own["address"][row]) == address:
+            return
+        if count == len(tables.own):
+            raise RuleError("Memory allocation problem", 255)
+        tables.own[row + 1 : count + 1] = tables.own[row:count].copy()
+        entry = tables.own[row]
+        entry["address"], entry["announced"] = address, announced
+        entry["answers_arp"] = entry["answers_ping"] = address not in self.local
+        tables.director[0]["own_count"] = count + 1
+
+    def _adopt(self, key: ServiceKey) -> None:
+        """A service's address becomes the director's own."""
+        if not key.mark:
+            self._vips[key.address] += 1
+            if self.adopts_vips:
+                self._add_own(key.address)
+
+    def _forsake(self, key: ServiceKey) -> None:
+        """A service is gone, and with the last one of an address that address."""
+        if key.mark:
+            return
+        self._vips[key.address] -= 1
+        if self._vips[key.address] or not self.adopts_vips or key.address in self.stations:
+            return
+        tables = self.director.tables
+        count = int(tables.director[0]["own_count"])
+        row = int(np.searchsorted(tables.own["address"][:count], key.address))
+        tables.own[row : count - 1] = tables.own[row + 1 : count].copy()
+        tables.own[count - 1]["announced"] = 0
+        tables.director[0]["own_count"] = count - 1
 
     def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the routing table."""
@@ -230,11 +301,16 @@ class Manager:
     def want_servers(self) -> None:
         """Have every real server's next hop resolved before the first packet needs it."""
         tables = self.director.tables
-        for server in tables.servers[tables.servers["used"] == 1]:
-            if server["neighbour"] != NONE:
-                neighbour = tables.neighbours[int(server["neighbour"])]
-                port, address = int(neighbour["port"]), int(neighbour["address"])
-                self._tell_neighbour(mailbox.WANT_NEIGHBOUR, port, address)
+        for row in np.flatnonzero(tables.servers["used"]):
+            self._want(int(row))
+
+    def _want(self, server_row: int) -> None:
+        tables = self.director.tables
+        row = int(tables.servers[server_row]["neighbour"])
+        if row != NONE:
+            neighbour = tables.neighbours[row]
+            port, address = int(neighbour["port"]), int(neighbour["address"])
+            self._tell_neighbour(mailbox.WANT_NEIGHBOUR, port, address)
 
     def _tell_neighbour(self, kind: int, port: int, address: int, mac: int = 0) -> None:
         tables = self.director.tables

@@ -37,8 +37,8 @@ from pylvs.control.model import (
     Terms,
     marked,
 )
+from pylvs.control.names import NUMERIC, Names
 from pylvs.errors import RuleError, UsageError
-from pylvs.wire.text import address_of
 
 _METHODS: Final = {"masquerading": MASQUERADE, "gatewaying": ROUTE, "ipip": TUNNEL}
 _PERSISTENT_DEFAULT: Final = 360
@@ -58,7 +58,7 @@ _TUNNEL_SUMS: Final = {
 }
 
 
-def parse_line(words: list[str]) -> Command:
+def parse_line(words: list[str], names: Names = NUMERIC) -> Command:
     """Return the command that the words of one line give; raises RuleError."""
     words = [word for word in words if word != "ipvsadm"]
     if not words:
@@ -66,10 +66,10 @@ def parse_line(words: list[str]) -> Command:
     line = take_apart(words)
     if line.verb in ("start", "stop"):
         return _daemon(line)
-    service = _service_key(line)
+    service = _service_key(line, names)
     timeouts = _timeouts(line) if line.verb == "set" else (0, 0, 0)
-    terms = _terms(line) if line.verb in "AE" else Terms()
-    server = _server(line, service) if line.verb in "aed" else None
+    terms = _terms(line, names) if line.verb in "AE" else Terms()
+    server = _server(line, service, names) if line.verb in "aed" else None
     if line.arguments:
         raise RuleError(f"unexpected argument {line.arguments[0]}")
     check(line)
@@ -92,32 +92,34 @@ def number_of(text: str, low: int, high: int) -> int | None:
     return value if value is not None and low <= value <= high else None
 
 
-def _host(text: str) -> int:
+def _host(text: str, names: Names = NUMERIC) -> int:
     """Return the address of a host; raises ValueError."""
     if ":" in text:
         raise RuleError(f"{text}: IPv6 is not built yet; give an IPv4 address")
-    return address_of(text)
+    return names.address_of(text)
 
 
-def parse_endpoint(text: str, default_port: int) -> tuple[int, int]:
+def parse_endpoint(
+    text: str, default_port: int, protocol: int = PROTOCOLS["tcp"], names: Names = NUMERIC
+) -> tuple[int, int]:
     """Return (address, port) of ``host[:port]``; raises ValueError."""
     if text.startswith("["):
         if "]:" not in text:
             raise ValueError(f"{text!r} lacks its bracket")
         raise RuleError(f"{text}: IPv6 is not built yet; give an IPv4 address")
     if text.count(":") > 1:
-        return _host(text), default_port
+        return _host(text, names), default_port
     host, colon, port_text = text.partition(":")
     port: int | None = default_port
     if colon:
         port = number_of(port_text, 0, _PORT_MAX)
         if port is None:
-            raise ValueError(f"{port_text!r} is not a port")
+            port = names.port_of(port_text, protocol)
     assert port is not None
-    return _host(host), port
+    return _host(host, names), port
 
 
-def _service_key(line: Line) -> ServiceKey | None:
+def _service_key(line: Line, names: Names) -> ServiceKey | None:
     key = None
     for shown, name, value in line.options:
         if name == "ipv6":
@@ -132,15 +134,16 @@ def _service_key(line: Line) -> ServiceKey | None:
                 raise RuleError(f"invalid fwmark value `{value}' specified")
             key = marked(mark)
             continue
+        protocol = PROTOCOLS[name.partition("-")[0]]
         try:
-            address, port = parse_endpoint(value, 0)
+            address, port = parse_endpoint(value, 0, protocol, names)
         except ValueError:
             raise RuleError("illegal virtual server address[:port] specified") from None
-        key = ServiceKey(PROTOCOLS[name.partition("-")[0]], address, port)
+        key = ServiceKey(protocol, address, port)
     return key
 
 
-def _terms(line: Line) -> Terms:
+def _terms(line: Line, names: Names) -> Terms:
     flags = 0
     persistent = 0
     netmask = ANY_MASK
@@ -153,7 +156,7 @@ def _terms(line: Line) -> Terms:
         persistent = seconds
     if line.has("netmask"):
         try:
-            netmask = _host(line.value("netmask"))
+            netmask = _host(line.value("netmask"), names)
         except ValueError:
             raise RuleError("illegal virtual server persistent mask specified") from None
     if line.has("ops"):
@@ -190,12 +193,13 @@ def _limit(line: Line, shown: str, phrase: str, default: int) -> int:
     return value
 
 
-def _server(line: Line, service: ServiceKey | None) -> Server | None:
+def _server(line: Line, service: ServiceKey | None, names: Names) -> Server | None:
     if not line.has("real-server"):
         return None
     port = service.port if service else 0
+    protocol = service.protocol if service else PROTOCOLS["tcp"]
     try:
-        address, port = parse_endpoint(line.value("real-server"), port)
+        address, port = parse_endpoint(line.value("real-server"), port, protocol, names)
     except ValueError:
         raise RuleError("illegal real server address[:port] specified") from None
     method = ROUTE

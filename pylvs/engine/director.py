@@ -87,11 +87,12 @@ def direct(world, memory, frames, count, start, now_ms):
 
 @door
 def announce(world, memory, frames):
-    """Give birth to an announcement of every own address, as a batch of its own."""
+    """Give birth to announcements of own addresses, as a batch; return whether they are all."""
     tables = world[0]
     begin_batch(tables)
-    arp.announce(tables, memory, frames, 0)
+    complete = arp.announce(tables, memory, frames, 0)
     leave_born(tables, frames, 0, 0)
+    return complete
 
 
 @door

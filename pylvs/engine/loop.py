@@ -157,15 +157,21 @@ class Engine:
         with self._lock:
             os.close(self._doorbell)
 
-    def announce(self) -> None:
-        """Announce the director's own addresses on every port."""
+    def announce(self, again: bool = False) -> None:
+        """Announce own addresses on every port: those not announced yet, or all of them again."""
+        if again:
+            self.call(self._forget_announcements)
+        while not self.call(self._announce_some):
+            pass
 
-        def send() -> None:
-            tables, frames = self.director.tables, self.director.frames
-            announce(tables.all, self.director.memory, frames)
-            self.driver.transmit(frames, int(tables.director[0]["leaving"]))
+    def _forget_announcements(self) -> None:
+        self.director.tables.own["announced"] = 0
 
-        self.call(send)
+    def _announce_some(self) -> bool:
+        tables, frames = self.director.tables, self.director.frames
+        complete = announce(tables.all, self.director.memory, frames)
+        self.driver.transmit(frames, int(tables.director[0]["leaving"]))
+        return bool(complete)
 
     def _ring(self) -> None:
         os.eventfd_write(self._doorbell, 1)  # before the cell, which brings the reader here

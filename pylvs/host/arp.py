@@ -91,13 +91,22 @@ def solicit(tables, memory, frames, count, now_ms):
 
 @compiled
 def announce(tables, memory, frames, count):
-    """Announce every own address that answers ARP on every port with a link layer (RFC 5227)."""
+    """Announce own addresses that answer ARP on every port with a link layer (RFC 5227).
+
+    As many as there is room for; return whether that was all.
+    """
+    ports = tables.ports.size
     for row in range(tables.director[0].own_count):
-        if not tables.own[row].answers_arp:
+        own = tables.own[row]
+        if own.announced or not own.answers_arp:
             continue
-        address = int64(tables.own[row].address)
-        for port_row in range(tables.ports.size):
+        if not born.has_room(tables, frames, count, ports, ethernet.SIZE_MIN):
+            return False
+        own.announced = 1
+        address = int64(own.address)
+        for port_row in range(ports):
             port = tables.ports[port_row]
             if port.up and not port.raw_ip:
                 station = ethernet.BROADCAST
                 _request(tables, memory, frames, count, port_row, station, address, address)
+    return True

@@ -249,6 +249,7 @@ OWN_ADDRESS: Final = np.dtype([
     ("address", np.uint32),
     ("answers_arp", np.int32),
     ("answers_ping", np.int32),
+    ("announced", np.int32),
 ], align=True)
 
 # A frame that is finished but for its next hop's MAC.

@@ -1,6 +1,5 @@
 """Addresses as people write them, and as the tables hold them."""
 
-import ipaddress
 import socket
 
 
@@ -19,7 +18,7 @@ def address_of(text: str) -> int:
 
 
 def address_text(address: int) -> str:
-    return str(ipaddress.IPv4Address(int(address)))
+    return socket.inet_ntoa(int(address).to_bytes(4, "big"))
 
 
 def mac_of(text: str) -> int:

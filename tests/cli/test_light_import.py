@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("numba", "numpy", "pyroute2", "scapy", "uvloop", "dpkt", "rich")
+HEAVY = ("numba", "numpy", "pyroute2", "scapy", "uvloop", "dpkt", "rich", "uvicorn", "starlette")
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,8 @@ HEAVY = ("numba", "numpy", "pyroute2", "scapy", "uvloop", "dpkt", "rich")
         "pylvs.cli.replay",
         "pylvs.cli.lab",
         "pylvs.cli.realserver",
+        "pylvs.cli.ipvsadm",
+        "pylvs.control.client",
         "pylvs.control.rules",
     ],
 )

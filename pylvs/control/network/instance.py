@@ -1,6 +1,7 @@
 """One director a network namespace: its folder, its lock, its record of host changes.
 
     /run/pylvs/<inode of the network namespace>/director.lock      held while a director lives
+                                                control            the socket commands come by
 
 Without root the folder lies below ``$XDG_RUNTIME_DIR`` or the temporary directory.  The lock is the
 kernel's, so a crash releases it; what a crashed director left in the host (its nftables table) is
@@ -11,8 +12,11 @@ import fcntl
 import os
 import pathlib
 import tempfile
+from typing import Final
 
 from pylvs.errors import HostError
+
+CONTROL: Final = "control"
 
 
 def namespace_inode() -> int:
@@ -20,15 +24,28 @@ def namespace_inode() -> int:
     return os.stat("/proc/self/ns/net").st_ino
 
 
-def state_directory() -> pathlib.Path:
-    """Return this namespace's folder, made if need be."""
-    candidates = [pathlib.Path("/run/pylvs")]
+def _candidates() -> list[pathlib.Path]:
+    parents = [pathlib.Path("/run/pylvs")]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
-        candidates.append(pathlib.Path(runtime) / "pylvs")
-    candidates.append(pathlib.Path(tempfile.gettempdir()) / f"pylvs-{os.getuid()}")
-    for parent in candidates:
-        directory = parent / str(namespace_inode())
+        parents.append(pathlib.Path(runtime) / "pylvs")
+    parents.append(pathlib.Path(tempfile.gettempdir()) / f"pylvs-{os.getuid()}")
+    return [parent / str(namespace_inode()) for parent in parents]
+
+
+def find_control() -> pathlib.Path:
+    """Return the control socket of this namespace's director; raises FileNotFoundError."""
+    for directory in _candidates():
+        path = directory / CONTROL
+        if path.is_socket() and path.stat().st_uid in (0, os.geteuid()):
+            return path
+    raise FileNotFoundError(CONTROL)
+
+
+def state_directory() -> pathlib.Path:
+    """Return this namespace's folder, made if need be."""
+    candidates = _candidates()
+    for directory in candidates:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         except OSError:

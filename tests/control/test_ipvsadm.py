@@ -2,7 +2,7 @@
 
 import pytest
 
-from pylvs.cli import ipvsadm
+from pylvs.control import ipvsadm
 from tests.packets import tcp_frame
 from tests.world import CLIENT, VIP, World
 
@@ -16,7 +16,7 @@ RULES = (
 
 
 def run(world, line, text=""):
-    return ipvsadm.run(world.manager, line.split(), text)
+    return ipvsadm.Executor(world.manager).run(line.split(), text)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_what_is_saved_is_restored_as_it_was(world):
 
 
 def test_no_command_at_all_lists_the_table(world):
-    assert ipvsadm.run(world.manager, []) == run(world, "-L")
+    assert ipvsadm.Executor(world.manager).run([]) == run(world, "-L")
 
 
 def test_one_service_is_listed_without_a_title(world):

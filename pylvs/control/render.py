@@ -21,6 +21,7 @@ from pylvs.control.model import (
     Terms,
     Timeouts,
 )
+from pylvs.control.names import NUMERIC, Names
 from pylvs.wire.text import address_text
 
 if TYPE_CHECKING:
@@ -70,15 +71,19 @@ def _compare_servers(one: Any, other: Any) -> int:
     return _signed_difference(one.key.address, other.key.address) or one.key.port - other.key.port
 
 
-def _service_name(key: ServiceKey) -> str:
+def _endpoint(address: int, port: int, protocol: int, names: Names) -> str:
+    return f"{names.host(address)}:{names.service(port, protocol)}"
+
+
+def _service_name(key: ServiceKey, names: Names) -> str:
     if key.mark:
         return f"FWM  {key.mark}"
-    endpoint = f"{address_text(key.address)}:{key.port}"
+    endpoint = _endpoint(key.address, key.port, key.protocol, names)
     return f"{PROTOCOL_NAMES[key.protocol]:<4} {endpoint}"[:_NAME_WIDTH]
 
 
-def _server_name(row: Any) -> str:
-    return f"{address_text(row.key.address)}:{row.key.port}"[:_SERVER_WIDTH]
+def _server_name(row: Any, protocol: int, names: Names) -> str:
+    return _endpoint(row.key.address, row.key.port, protocol, names)[:_SERVER_WIDTH]
 
 
 def _flag_names(terms: Terms) -> str:
@@ -119,8 +124,13 @@ def _ordered(rows: Iterable[Any], compare: Callable[[Any, Any], int], sort: bool
     return sorted(rows, key=cmp_to_key(compare)) if sort else list(rows)
 
 
-def table(rows: Iterable["ServiceRow"], show: Collection[str] = (), title: bool = True) -> str:
-    """Return the text of ``ipvsadm -Ln``; ``show`` holds the long names of the list's options."""
+def table(
+    rows: Iterable["ServiceRow"],
+    show: Collection[str] = (),
+    title: bool = True,
+    names: Names = NUMERIC,
+) -> str:
+    """Return the text of ``ipvsadm -L``; ``show`` holds the long names of the list's options."""
     numbers = exact_number if "exact" in show else large_number
     lines = [TITLE] if title else []
     if "stats" in show or "rate" in show:
@@ -134,7 +144,7 @@ def table(rows: Iterable["ServiceRow"], show: Collection[str] = (), title: bool 
             return "".join(map(numbers, row.counters if "stats" in show else row.rates))
 
         def service_line(row: "ServiceRow") -> str:
-            return f"{_service_name(row.key):<33}{counters(row)}"
+            return f"{_service_name(row.key, names):<33}{counters(row)}"
 
         server_line: Callable[[ServerRow], str] = counters
     else:
@@ -142,13 +152,14 @@ def table(rows: Iterable["ServiceRow"], show: Collection[str] = (), title: bool 
         lines += heading
 
         def service_line(row: "ServiceRow") -> str:
-            return _service_name(row.key) + _terms(row.terms)
+            return _service_name(row.key, names) + _terms(row.terms)
 
     sort = "nosort" not in show
     for service in _ordered(rows, _compare_services, sort):
         lines.append(service_line(service))
         for server in _ordered(service.servers, _compare_servers, sort):
-            lines.append(f"  -> {_server_name(server):<28}{server_line(server)}")
+            name = _server_name(server, service.key.protocol, names)
+            lines.append(f"  -> {name:<28}{server_line(server)}")
     return "\n".join(lines) + "\n"
 
 
@@ -198,33 +209,35 @@ def timeouts(values: Timeouts) -> str:
     return f"Timeout (tcp tcpfin udp): {values.tcp} {values.tcp_fin} {values.udp}\n"
 
 
-def _endpoint(pair: tuple[int, int]) -> str:
-    return f"{address_text(pair[0])}:{pair[1]}"
-
-
-def connections(rows: Iterable["ConnectionRow"], show: Collection[str] = ()) -> str:
-    """Return the text of ``ipvsadm -Lnc``."""
+def connections(
+    rows: Iterable["ConnectionRow"], show: Collection[str] = (), names: Names = NUMERIC
+) -> str:
+    """Return the text of ``ipvsadm -Lc``."""
     titles = "pro expire state       source             virtual            destination"
     if "persistent-conn" in show:
         titles += "        pe name          pe_data"
     lines = ["IPVS connection entries", titles]
     for row in rows:
         expire = f"{row.expires // 60:02}:{row.expires % 60:02}"
-        ends = f"{_endpoint(row.client):<18} {_endpoint(row.virtual):<18} {_endpoint(row.server)}"
-        lines.append(f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} {ends}")
+        ends = (
+            f"{_endpoint(*end, row.protocol, names):<18}"
+            for end in (row.client, row.virtual, row.server)
+        )
+        line = f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} {' '.join(ends)}"
+        lines.append(line.rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _service_option(key: ServiceKey) -> str:
+def _service_option(key: ServiceKey, names: Names) -> str:
     if key.mark:
         return f"-f {key.mark}"
     option = {6: "-t", 17: "-u", 132: "--sctp-service"}[key.protocol]
-    return f"{option} {address_text(key.address)}:{key.port}"
+    return f"{option} {_endpoint(key.address, key.port, key.protocol, names)}"
 
 
-def _saved_service(row: "ServiceRow") -> str:
+def _saved_service(row: "ServiceRow", names: Names) -> str:
     terms = row.terms
-    line = f"-A {_service_option(row.key)} -s {terms.scheduler}"
+    line = f"-A {_service_option(row.key, names)} -s {terms.scheduler}"
     if terms.flags & PERSISTENT:
         line += f" -p {terms.persistent}"
         if terms.netmask != ANY_MASK:
@@ -248,16 +261,15 @@ def _saved_tunnel(row: "ServerRow") -> str:
     return text
 
 
-def saved(rows: Iterable["ServiceRow"]) -> str:
-    """Return the text of ``ipvsadm -Sn``."""
+def saved(rows: Iterable["ServiceRow"], names: Names = NUMERIC) -> str:
+    """Return the text of ``ipvsadm -S``."""
     lines = []
     for service in _ordered(rows, _compare_services, True):
-        lines.append(_saved_service(service))
+        lines.append(_saved_service(service, names))
         for server in _ordered(service.servers, _compare_servers, True):
             method = {"Masq": "-m", "Tunnel": "-i"}.get(METHOD_NAMES[server.method], "-g")
-            line = (
-                f"-a {_service_option(service.key)} -r {_server_name(server)} {method} "
-                f"-w {server.weight}"
-            )
+            name = _server_name(server, service.key.protocol, names)
+            option = _service_option(service.key, names)
+            line = f"-a {option} -r {name} {method} -w {server.weight}"
             lines.append(line + (_saved_tunnel(server) if server.method == TUNNEL else ""))
     return "".join(line + "\n" for line in lines)

@@ -1,0 +1,149 @@
+"""HTTP on the control socket: how commands reach a running director.
+
+    POST /ipvsadm   {"words": ["-A", "-t", "192.0.2.10:80"], "text": ""}
+                    {"status": 0, "output": "", "error": ""}
+
+Only root and the director's own user are listened to, by the kernel's word on who connected.
+Commands run in threads of their own: neither a slow resolver nor a long restore keeps others out.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import pathlib
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pylvs.control.ipvsadm import Executor
+from pylvs.errors import HostError
+
+log = logging.getLogger("pylvs.control")
+
+TEXT_LIMIT: Final = 64 << 20  # bytes of one request: some 1,000,000 rules
+_SILENCE_S: Final = 10.0  # a connection that has asked for nothing by then is closed
+_KEEP_ALIVE_S: Final = 60
+_CONNECTIONS_LIMIT: Final = 256
+_BACKLOG: Final = 128
+
+
+class _Peer(H11Protocol):
+    """HTTP with somebody whose user is known and allowed."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        allowed = (0, os.geteuid())
+        opened = transport.get_extra_info("socket")
+        credentials = opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        process, user, _ = struct.unpack("iII", credentials)
+        if user not in allowed:
+            log.warning("user %d (process %d) may not control this director", user, process)
+            transport.abort()
+        elif len(self.connections) > _CONNECTIONS_LIMIT:
+            transport.abort()
+        self.loop.call_later(_SILENCE_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Signals are the daemon's."""
+
+    def capture_signals(self) -> Any:
+        import contextlib
+
+        return contextlib.nullcontext()
+
+
+class Api:
+    """The control socket, from its making to its end.
+
+    ``after_change`` is called, in the command's thread, when a command may have changed what the
+    host has to be kept off; the answer waits for it.
+    """
+
+    def __init__(
+        self, path: pathlib.Path, executor: Executor, after_change: Callable[[], None]
+    ) -> None:
+        self._path = path
+        self._executor = executor
+        self._after_change = after_change
+        self._socket = _listen(path)
+        application = Starlette(routes=[Route("/ipvsadm", self._run, methods=["POST"])])
+        self._server = _Server(
+            uvicorn.Config(
+                application,
+                http=_Peer,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=2,
+            )
+        )
+
+    async def serve(self) -> None:
+        """Answer until ``stop``."""
+        await self._server.serve(sockets=[self._socket])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _run(self, request: Request) -> JSONResponse:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > TEXT_LIMIT:
+                return _refuse(413, f"more than {TEXT_LIMIT} bytes in one request")
+        try:
+            asked = json.loads(body)
+            words, text = asked["words"], asked.get("text", "")
+            valid = isinstance(text, str) and all(isinstance(word, str) for word in words)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            valid = False
+        if not valid or not isinstance(words, list):
+            return _refuse(400, 'give {"words": [text, ...], "text": text}')
+        result = await asyncio.to_thread(self._carry_out, words, text)
+        return JSONResponse(result)
+
+    def _carry_out(self, words: list[str], text: str) -> dict[str, Any]:
+        result = self._executor.run(words, text)
+        self._after_change()
+        return result._asdict()
+
+
+def _refuse(status: int, why: str) -> JSONResponse:
+    return JSONResponse({"error": why}, status)
+
+
+def _listen(path: pathlib.Path) -> socket.socket:
+    """Return a listening socket; one that a director which crashed has left makes place."""
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        opened.bind(str(path))
+    except OSError as error:
+        opened.close()
+        raise HostError(f"cannot listen on {path}: {error.strerror}; give --control PATH") from None
+    finally:
+        os.umask(mask)
+    opened.listen(_BACKLOG)
+    opened.setblocking(False)
+    return opened

@@ -1,0 +1,85 @@
+"""``ipvsadm``: its command lines, sent to the director of this network namespace.
+
+    python -m pylvs.control.client [--control PATH] -Ln
+
+Imports next to nothing: scripts call it a thousand times.
+"""
+
+import http.client
+import json
+import pathlib
+import socket
+import sys
+from typing import Final
+
+from pylvs.control.network.instance import find_control
+from pylvs.errors import HostError
+
+_CANNOT: Final = 2
+_NO_DIRECTOR: Final = (
+    "Can't initialize ipvs: no director runs in this network namespace\n"
+    "Start one, as in: pylvs run --iface eth0\n"
+)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(str(self._path))
+
+
+def ask(path: pathlib.Path, words: list[str], text: str = "") -> tuple[int, str, str]:
+    """Return the exit status, output and complaints of a command line; raises OSError."""
+    connection = _Connection(path)
+    try:
+        body = json.dumps({"words": words, "text": text})
+        connection.request("POST", "/ipvsadm", body)
+        answer = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return answer.get("status", _CANNOT), answer.get("output", ""), answer["error"]
+
+
+def main(words: list[str] | None = None) -> int:
+    """Carry out one command line and return its exit status."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        path = _take_control(words)
+        text = sys.stdin.read() if _reads(words) else ""
+        status, output, error = ask(path, words, text)
+    except (FileNotFoundError, ConnectionRefusedError):
+        sys.stderr.write(_NO_DIRECTOR)
+        return _CANNOT
+    except PermissionError:
+        sys.stderr.write("Can't initialize ipvs: Permission denied (you must be root)\n")
+        return _CANNOT
+    except (OSError, http.client.HTTPException, HostError) as problem:
+        sys.stderr.write(f"Can't initialize ipvs: {problem}\n")
+        return _CANNOT
+    sys.stdout.write(output)
+    sys.stderr.write(error)
+    return status
+
+
+def _take_control(words: list[str]) -> pathlib.Path:
+    """Take ``--control PATH`` from the front of the words, and return whom to speak to."""
+    if words and words[0].startswith("--control="):
+        return pathlib.Path(words.pop(0).partition("=")[2])
+    if len(words) > 1 and words[0] == "--control":
+        del words[0]
+        return pathlib.Path(words.pop(0))
+    return find_control()
+
+
+def _reads(words: list[str]) -> bool:
+    return bool(words) and (words[0] == "--restore" or words[0].startswith("-R"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Names of hosts and services, both ways.
+
+``NUMERIC`` knows none: what rules files, captures and ``-n`` ask for.  ``SystemNames`` asks the
+system's resolver, as ipvsadm does, and may wait for it.
+"""
+
+import functools
+import socket
+from typing import Final
+
+from pylvs.wire.text import address_of, address_text
+
+PROTOCOL_BY_NUMBER: Final = {6: "tcp", 17: "udp", 132: "sctp"}
+
+
+class Names:
+    """Numbers only; addresses are ints in host order."""
+
+    def address_of(self, text: str) -> int:
+        """Return a host's address; raises ValueError."""
+        return address_of(text)
+
+    def port_of(self, text: str, protocol: int) -> int:
+        """Return a service's port; raises ValueError."""
+        raise ValueError(f"{text!r} is not a port")
+
+    def host(self, address: int) -> str:
+        return address_text(address)
+
+    def service(self, port: int, protocol: int) -> str:
+        return str(port)
+
+
+class SystemNames(Names):
+    """The system's: /etc/hosts and DNS, /etc/services."""
+
+    def address_of(self, text: str) -> int:
+        try:
+            return super().address_of(text)
+        except ValueError:
+            if text.isdigit():
+                raise
+        try:
+            return address_of(socket.gethostbyname(text))
+        except (OSError, UnicodeError):
+            raise ValueError(f"{text!r} is not a host") from None
+
+    def port_of(self, text: str, protocol: int) -> int:
+        try:
+            return socket.getservbyname(text, PROTOCOL_BY_NUMBER.get(protocol, "tcp"))
+        except OSError:
+            raise ValueError(f"{text!r} is not a service") from None
+
+    @functools.cache  # noqa: B019  one lookup an address and listing
+    def host(self, address: int) -> str:
+        try:
+            return socket.gethostbyaddr(address_text(address))[0]
+        except OSError:
+            return address_text(address)
+
+    @functools.cache  # noqa: B019
+    def service(self, port: int, protocol: int) -> str:
+        try:
+            return socket.getservbyport(port, PROTOCOL_BY_NUMBER.get(protocol, "tcp"))
+        except OSError:
+            return str(port)
+
+
+NUMERIC: Final = Names()

@@ -1,0 +1,232 @@
+"""The control socket: who may speak, what is said to nonsense, and the client's side."""
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pylvs.control import api, client, listing
+from pylvs.control.api import Api
+from pylvs.control.ipvsadm import Executor
+from tests.world import VIP, World
+
+
+class Served:
+    """A director's control socket, answering in a thread of its own."""
+
+    def __init__(self, folder):
+        self.world = World()
+        self.changes = 0
+        self.path = folder / "control"
+        self.api = Api(self.path, Executor(self.world.manager), self._count)
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self):
+        self.loop.run_until_complete(self.api.serve())
+
+    def _count(self):
+        self.changes += 1
+
+    def close(self):
+        self.api.stop()
+        self.thread.join(10)
+        self.api.close()
+
+    def post(self, body, path="/ipvsadm"):
+        """Send any bytes as a request's body; return the status and what was answered."""
+        connection = client._Connection(self.path)
+        connection.timeout = 10
+        connection.request("POST", path, body)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+@pytest.fixture(scope="module")
+def served():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        one = Served(pathlib.Path(folder))
+        yield one
+        one.close()
+
+
+def ipvsadm(served, line, stdin=""):
+    """Call the client as a script would; return its status, output and complaints."""
+    output, complaints = io.StringIO(), io.StringIO()
+    kept = sys.stdin
+    sys.stdin = io.StringIO(stdin)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaints):
+            status = client.main(["--control", str(served.path), *line.split()])
+    finally:
+        sys.stdin = kept
+    return status, output.getvalue(), complaints.getvalue()
+
+
+def test_a_table_is_built_listed_saved_and_restored(served):
+    assert ipvsadm(served, f"-A -t {VIP}:80 -s rr") == (0, "", "")
+    assert ipvsadm(served, f"-a -t {VIP}:80 -r 10.0.0.11 -m") == (0, "", "")
+    _, saved, _ = ipvsadm(served, "-Sn")
+    assert saved.splitlines() == [
+        f"-A -t {VIP}:80 -s rr",
+        f"-a -t {VIP}:80 -r 10.0.0.11:80 -m -w 1",
+    ]
+    assert ipvsadm(served, "-C") == (0, "", "")
+    assert ipvsadm(served, "-R", saved) == (0, "", "")
+    assert ipvsadm(served, "-Sn")[1] == saved
+    assert served.changes > 0
+    assert ipvsadm(served, "-C")[0] == 0
+
+
+def test_refusals_come_back_with_their_status(served):
+    assert ipvsadm(served, f"-D -t {VIP}:99") == (255, "", "No such service\n")
+    assert ipvsadm(served, f"-A -t {VIP}:80 -w 1")[0] == 2
+    status, _, complaint = ipvsadm(served, f"-A -t {VIP}:80 -s no.such.module:Class")
+    assert status == 255
+    assert "no.such.module" in complaint
+
+
+def test_the_option_is_taken_both_ways(served):
+    assert client.main([f"--control={served.path}", "-Ln"]) == 0
+
+
+def test_where_no_director_is_the_client_says_so(tmp_path, capsys):
+    assert client.main(["--control", str(tmp_path / "none"), "-Ln"]) == 2
+    assert "no director runs" in capsys.readouterr().err
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(tmp_path / "stale"))
+    stale.close()
+    assert client.main(["--control", str(tmp_path / "stale"), "-Ln"]) == 2
+
+
+def test_a_stale_socket_makes_place_and_a_bad_path_is_refused(tmp_path):
+    (tmp_path / "control").touch()
+    made = api._listen(tmp_path / "control")
+    assert oct(os.stat(tmp_path / "control").st_mode & 0o777) == "0o600"
+    made.close()
+    with pytest.raises(api.HostError, match="cannot listen"):
+        api._listen(tmp_path / "missing" / "control")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_only_root_and_the_directors_user_are_listened_to(served):
+    served.path.chmod(0o666)
+    script = (
+        "import os, socket; os.setuid(65534); s = socket.socket(socket.AF_UNIX); "
+        f"s.connect({str(served.path)!r}); print(s.recv(100))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "b''\n" or "ConnectionResetError" in done.stderr
+    assert ipvsadm(served, "-Ln")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"words": 5}',
+        b'{"words": "-Ln"}',
+        b'{"words": [1]}',
+        b'{"words": [], "text": 7}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ],
+)
+def test_nonsense_is_told_what_to_give(served, body):
+    status, answer = served.post(body)
+    assert status == 400
+    assert "words" in json.loads(answer)["error"]
+
+
+def test_other_paths_are_not_there(served):
+    assert served.post(b"{}", "/nothing")[0] == 404
+
+
+def test_too_long_a_text_is_refused(served, monkeypatch):
+    monkeypatch.setattr(api, "TEXT_LIMIT", 1_000)
+    status, answer = served.post(json.dumps({"words": ["-R"], "text": "#" * 2_000}).encode())
+    assert status == 413
+    assert "1000 bytes" in json.loads(answer)["error"]
+
+
+def test_whoever_connects_and_says_nothing_is_hung_up_on(served, monkeypatch):
+    monkeypatch.setattr(api, "_SILENCE_S", 0.1)
+    idle = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    for one in idle:
+        one.settimeout(10)
+        one.connect(str(served.path))
+    idle[0].sendall(b"POST /ipvs")  # half a request is none
+    assert [one.recv(1) for one in idle] == [b""] * 20
+    assert ipvsadm(served, "-Ln")[0] == 0
+
+
+def test_a_flood_is_cut_off_and_the_director_still_listens(served, monkeypatch):
+    monkeypatch.setattr(api, "_CONNECTIONS_LIMIT", 5)
+    flood = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    for one in flood:
+        one.settimeout(10)
+        one.connect(str(served.path))
+    time.sleep(0.3)
+    assert sum(_is_closed(one) for one in flood) >= 30
+    for one in flood:
+        one.close()
+    time.sleep(0.3)
+    assert ipvsadm(served, "-Ln")[0] == 0
+
+
+def _is_closed(one):
+    one.setblocking(False)
+    try:
+        return one.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+TYPED = """
+-A -E -D -a -e -d -C -Z -L -S -R -Ln -lnc --set -t -u -f -r -s -p -M -m -g -i -w -x -y -b --pe -o -6
+--tun-type --tun-port --stats --rate --timeout --start-daemon rr wlc lblc sh 0 1 80 65536 -1 gue
+192.0.2.10:80 192.0.2.10:0 10.0.0.11 10.0.0.11:8080 [2001:db8::1]:80 master 5 300 255.255.255.0
+sh-port,sh-fallback
+"""
+WORDS = st.lists(st.sampled_from(TYPED.split()) | st.text(max_size=8), max_size=10)
+
+
+@settings(deadline=None)
+@given(lines=st.lists(WORDS, max_size=6))
+def test_any_words_are_carried_out_or_refused_and_never_half(lines):
+    """Whatever is typed, the stated table and the director's stay the same."""
+    world = World()
+    executor = Executor(world.manager)
+    for words in lines:
+        result = executor.run(words, "\n".join(" ".join(line) for line in lines))
+        assert 0 <= result.status <= 255
+        stated = {
+            (key, server): (one.method, one.weight)
+            for key, service in world.manager.table.services.items()
+            for server, one in service.servers.items()
+        }
+        held = {
+            (service.key, one.key): (one.method, one.weight)
+            for service in listing.read(world.manager)
+            for one in service.servers
+        }
+        assert stated == held
