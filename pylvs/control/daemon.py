@@ -6,6 +6,7 @@ open rings -> read the network -> check -> claim -> announce -> ready -> ... -> 
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import mmap
 import pathlib
@@ -24,7 +25,7 @@ from pylvs.control.api import Api
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm import Executor
 from pylvs.control.manager import Manager, Route
-from pylvs.control.model import Command, MarkRule, Service
+from pylvs.control.model import Command, MarkRule, Service, ServiceKey
 from pylvs.control.network import claims, conflict
 from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.watch import Network
@@ -44,6 +45,7 @@ from pylvs.wire.text import address_text, mac_text
 log = logging.getLogger("pylvs")
 
 _DAY_MS: Final = 86_400_000
+_CHANGES_A_BREATH: Final = 16
 _SWITCH_S: Final = 0.0005
 _GARBAGE_THRESHOLD: Final = 100_000  # a listing of 100,000 servers makes half a million objects
 
@@ -141,7 +143,6 @@ class Daemon:
             self._claim()
         self.driver.attach(reservation, begin)
         self.manager.asks_ahead = True
-        self._claimed = self.manager.revision
         executor = Executor(self.manager, self.engine.call, resolves=True)
         self.api = Api(self._control, executor, self._after_change)
         self._undo.callback(self.api.close)
@@ -198,12 +199,12 @@ class Daemon:
             tables.paths["source"][: int(tables.director[0]["path_count"])] = self.options.dip
 
     def _claim(self) -> None:
+        """Have the host keep off all that is the director's."""
         assert self.claims is not None
         assert self.network is not None
-        ports = self.driver.ports
-        devices = [ports[row].name for row in self.network.present()]
-        services = self.manager.table.services.values()
-        self.claims.set(claims.ruleset(devices, services, self.manager.local, self.options.marks))
+        devices = [self.driver.ports[row].name for row in self.network.present()]
+        services = self.engine.call(self.manager.copy_services)
+        self.claims.replace(devices, services, self.manager.local, self.options.marks)
 
     def _interface_lost(self, port: int) -> None:
         log.warning("interface %s was deleted; waiting for it", self.driver.ports[port].name)
@@ -216,19 +217,39 @@ class Daemon:
 
     def _claim_again(self) -> None:
         with self._claiming:
-            self._claimed = self.manager.revision
-            try:
-                self._claim()
-            except HostError as error:
-                log.error("%s", error)
+            self._claim_or_say_why_not()
+
+    def _claim_or_say_why_not(self) -> None:
+        try:
+            self._claim()
+        except HostError as error:
+            log.error("%s", error)
 
     def _after_change(self) -> None:
         """Keep the host off what commands have added, and let the network know of it."""
         if self.network is not None:
-            if self.manager.revision != self._claimed:
-                self._claim_again()
+            with self._claiming:
+                self._claim_changes()
             self.network.ask()
         self.engine.announce()
+
+    def _claim_changes(self) -> None:
+        assert self.claims is not None
+
+        def take() -> list[tuple[ServiceKey, frozenset[claims.Element]]]:
+            changed = self.manager.take_changed(_CHANGES_A_BREATH)
+            local = self.manager.local
+            return [(key, claims.elements_of(service, local)) for key, service in changed]
+
+        changes = list(itertools.chain.from_iterable(iter(lambda: self.engine.call(take), [])))
+        if any(key.mark for key, _ in changes):
+            self._claim_or_say_why_not()  # marks are rules of their own, not elements
+            return
+        try:
+            self.claims.update(changes)
+        except HostError as error:
+            log.warning("%s; making the tables anew", error)
+            self._claim_or_say_why_not()
 
     def _network_changed(self) -> None:
         self.engine.call(self._override_source)

@@ -14,7 +14,7 @@ import numpy as np
 
 from pylvs import schedulers
 from pylvs.control.estimator import Estimator
-from pylvs.control.model import PERSISTENT, Command, MarkRule, Service, ServiceKey, Table
+from pylvs.control.model import Command, MarkRule, Service, ServiceKey, Table
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
@@ -57,12 +57,11 @@ class Manager:
         self.clock: Callable[[], int] = lambda: 0
         """The engine's clock, in milliseconds: removed servers are forgotten by it."""
         self.estimator = Estimator(director.tables)
-        self.revision = 0
-        """Counts the changes of what the director takes from the network, not of weights or so."""
         self.asks_ahead = False
         """Whether a new server's next hop is asked for before the first packet needs it."""
         self._rows: dict[ServiceKey, int] = {}
         self._vips: Counter[int] = Counter()
+        self._changed: set[ServiceKey] = set()
 
     def apply(self, command: Command) -> None:
         """Carry out one command in the model and in the director; raises RuleError."""
@@ -73,10 +72,9 @@ class Manager:
         if command.verb == "C":
             self.clear(len(self.table.services))
             return
-        taken = self._taken(command)
         self.table.apply(command)
-        if command.verb in "ADad" or taken != self._taken(command):
-            self.revision += 1
+        if command.service is not None:
+            self._changed.add(command.service)
         if command.verb == "set":
             states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
         elif command.verb in "AED":
@@ -94,15 +92,16 @@ class Manager:
             self.apply(Command("D", key))
         return bool(self.table.services)
 
-    def _taken(self, command: Command) -> object:
-        """Return what an edit may change of what the director takes from the network."""
-        service = self.table.services.get(command.service) if command.service else None
-        if service is None:
-            return None
-        if command.verb == "e" and command.server is not None:
-            server = service.servers.get(command.server.key)
-            return server and server.method
-        return service.terms.flags & PERSISTENT
+    def copy_services(self) -> dict[ServiceKey, Service]:
+        """Return the stated table as it is now."""
+        services = self.table.services.items()
+        return {key: Service(key, one.terms, dict(one.servers)) for key, one in services}
+
+    def take_changed(self, limit: int) -> list[tuple[ServiceKey, Service | None]]:
+        """Return some services that were changed, ``None`` for what is gone, and forget it."""
+        keys = list(itertools.islice(self._changed, limit))
+        self._changed.difference_update(keys)
+        return [(key, self.table.services.get(key)) for key in keys]
 
     def apply_all(self, commands: Iterable[Command]) -> None:
         for command in commands:

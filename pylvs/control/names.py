@@ -4,7 +4,6 @@
 system's resolver, as ipvsadm does, and may wait for it.
 """
 
-import functools
 import socket
 from typing import Final
 
@@ -32,7 +31,10 @@ class Names:
 
 
 class SystemNames(Names):
-    """The system's: /etc/hosts and DNS, /etc/services."""
+    """The system's: /etc/hosts and DNS, /etc/services.  One object asks once for each host."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[int, str] = {}
 
     def address_of(self, text: str) -> int:
         try:
@@ -51,19 +53,23 @@ class SystemNames(Names):
         except OSError:
             raise ValueError(f"{text!r} is not a service") from None
 
-    @functools.cache  # noqa: B019  one lookup an address and listing
     def host(self, address: int) -> str:
-        try:
-            return socket.gethostbyaddr(address_text(address))[0]
-        except OSError:
-            return address_text(address)
+        if address not in self._hosts:
+            self._hosts[address] = _name_of(address)
+        return self._hosts[address]
 
-    @functools.cache  # noqa: B019
     def service(self, port: int, protocol: int) -> str:
         try:
             return socket.getservbyport(port, PROTOCOL_BY_NUMBER.get(protocol, "tcp"))
         except OSError:
             return str(port)
+
+
+def _name_of(address: int) -> str:
+    try:
+        return socket.gethostbyaddr(address_text(address))[0]
+    except OSError:
+        return address_text(address)
 
 
 NUMERIC: Final = Names()

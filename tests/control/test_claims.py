@@ -1,7 +1,9 @@
 """The nftables table: what is in it for which services."""
 
+import pytest
+
 from pylvs.control.manager import Manager
-from pylvs.control.network.claims import ruleset
+from pylvs.control.network.claims import Claims, elements_of, ruleset
 from pylvs.control.rules import parse_line
 from tests.packets import number
 from tests.world import World
@@ -9,7 +11,11 @@ from tests.world import World
 
 def text_for(lines, local=()):
     manager: Manager = World(lines).manager
-    return ruleset(["eth0", "eth1"], manager.table.services.values(), map(number, local))
+    services = manager.table.services.values()
+    addresses = frozenset(map(number, local))
+    elements = {one for service in services for one in elements_of(service, addresses)}
+    elements |= {("local", one) for one in local}
+    return ruleset(["eth0", "eth1"], elements)
 
 
 def test_services_and_masqueraded_servers_are_claimed():
@@ -31,5 +37,74 @@ def test_services_and_masqueraded_servers_are_claimed():
 
 def test_without_services_nothing_is_claimed():
     text = text_for([])
-    assert "set services { type inet_proto . ipv4_addr . inet_service;  }" in text
+    assert "set services { type inet_proto . ipv4_addr . inet_service; }" in text
     assert parse_line(["-C"]).verb == "C"
+
+
+class Recorder:
+    """In the place of nftables: keeps what it is told."""
+
+    def __init__(self):
+        self.texts = []
+
+    def run(self, text):
+        self.texts.append(text)
+
+
+@pytest.fixture
+def claims():
+    made = Claims.__new__(Claims)
+    made._nftables = Recorder()
+    made.replace(["eth0"], {}, frozenset())
+    made._nftables.texts.clear()
+    return made
+
+
+def told(claims, world):
+    """Have the claims follow what was changed, and return what nftables was told."""
+    changed = world.manager.take_changed(1_000)
+    claims.update((key, elements_of(service, frozenset())) for key, service in changed)
+    texts, claims._nftables.texts = claims._nftables.texts, []
+    return "".join(texts).splitlines()
+
+
+def test_a_service_more_or_less_is_an_element_more_or_less(claims):
+    world = World(["-A -t 192.0.2.10:80"])
+    assert sorted(told(claims, world)) == [
+        "add element ip pylvs services { tcp . 192.0.2.10 . 80 }",
+        "add element netdev pylvs own { 192.0.2.10 }",
+        "add element netdev pylvs services { tcp . 192.0.2.10 . 80 }",
+    ]
+    world.rule("-A -u 192.0.2.10:53")
+    assert all("own" not in line for line in told(claims, world))
+    world.rule("-D -t 192.0.2.10:80")
+    assert sorted(told(claims, world)) == [
+        "delete element ip pylvs services { tcp . 192.0.2.10 . 80 }",
+        "delete element netdev pylvs services { tcp . 192.0.2.10 . 80 }",
+    ]
+    world.rule("-C")
+    assert "delete element netdev pylvs own { 192.0.2.10 }" in told(claims, world)
+
+
+def test_servers_of_two_services_are_claimed_until_the_last_is_gone(claims):
+    world = World()
+    for port in (80, 81):
+        world.rule(f"-A -t 192.0.2.10:{port}")
+        world.rule(f"-a -t 192.0.2.10:{port} -r 10.0.0.11:8080 -m")
+    lines = told(claims, world)
+    assert "add element netdev pylvs quoted { 0x0a00000b }" in lines
+    world.rule("-e -t 192.0.2.10:80 -r 10.0.0.11:8080 -m -w 5")
+    assert told(claims, world) == []
+    world.rule("-d -t 192.0.2.10:80 -r 10.0.0.11:8080")
+    assert told(claims, world) == []
+    world.rule("-d -t 192.0.2.10:81 -r 10.0.0.11:8080")
+    assert sorted(told(claims, world)) == [
+        "delete element netdev pylvs quoted { 0x0a00000b }",
+        "delete element netdev pylvs senders { 10.0.0.11 }",
+        "delete element netdev pylvs servers { tcp . 10.0.0.11 . 8080 }",
+    ]
+
+
+def test_what_came_and_went_meanwhile_is_not_told(claims):
+    world = World(["-A -t 192.0.2.10:80", "-D -t 192.0.2.10:80"])
+    assert told(claims, world) == []

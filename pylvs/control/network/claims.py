@@ -14,9 +14,8 @@ host's own connections; fragments of services' packets are dropped once the host
 together.  Tagged frames, and everything else, stay with the host.
 """
 
-import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from pylvs.control.model import (
@@ -27,7 +26,7 @@ from pylvs.control.model import (
     Service,
     ServiceKey,
 )
-from pylvs.errors import HostError
+from pylvs.control.network.nftables import Nftables
 from pylvs.wire.text import address_text
 
 TABLE: Final = "pylvs"
@@ -51,8 +50,11 @@ _CHAIN: Final = """
     ip daddr @own icmp type echo-request drop
     ip daddr @local accept
     meta l4proto {{ icmp, tcp, udp, sctp }} ip frag-off & 0x3fff != 0 ip saddr @senders drop
-    meta l4proto . ip saddr . th sport @servers drop{errors}
+    meta l4proto . ip saddr . th sport @servers drop
+    icmp type {{ destination-unreachable, source-quench, time-exceeded }} @th,192,32 @quoted drop
   }}"""
+
+# 24 bytes into an ICMP error lies the quoted packet's destination: @th,192,32.
 
 _INPUT: Final = """
   chain input {{
@@ -60,74 +62,83 @@ _INPUT: Final = """
   }}"""
 
 
+# What the sets hold.
+_KINDS: Final = {
+    "services": "type inet_proto . ipv4_addr . inet_service;",
+    "any_port": "type inet_proto . ipv4_addr;",
+    "ftp": "type inet_proto . ipv4_addr . inet_service; flags interval;",
+    "servers": "type inet_proto . ipv4_addr . inet_service;",
+    "senders": "type ipv4_addr;",
+    "quoted": "typeof @th,192,32;",
+    "own": "type ipv4_addr;",
+    "local": "type ipv4_addr;",
+}
+_OF_BOTH_TABLES: Final = ("services", "any_port", "ftp")
+
+Element = tuple[str, str]
+"""A set's name, and what is in it."""
+
+
+def elements_of(service: Service | None, local: Collection[int]) -> frozenset[Element]:
+    """Return what a service puts into the sets.  ``local`` are the host's addresses, as ints."""
+    if service is None:
+        return frozenset()
+    elements: set[Element] = set()
+    key = service.key
+    address = address_text(key.address)
+    if not key.mark:
+        if key.address not in local:
+            elements.add(("own", address))
+        if key.port:
+            elements.add(("services", _endpoint(key)))
+        else:
+            elements.add(("any_port", f"{PROTOCOL_NAMES[key.protocol].lower()} . {address}"))
+        is_ftp = key.port == _FTP and key.protocol == PROTOCOLS["tcp"]
+        if is_ftp and service.terms.persistent and key.address not in local:
+            elements |= {("ftp", f"tcp . {address} . {ports}") for ports in ("20", "1024-65535")}
+    for server in service.servers.values():
+        if server.method == MASQUERADE:
+            sender = ServiceKey(key.protocol, server.key.address, server.key.port)
+            elements.add(("servers", _endpoint(sender)))
+            elements.add(("senders", address_text(sender.address)))
+            elements.add(("quoted", f"{sender.address:#010x}"))
+    return frozenset(elements)
+
+
+def _endpoint(key: ServiceKey) -> str:
+    return f"{PROTOCOL_NAMES[key.protocol].lower()} . {address_text(key.address)} . {key.port}"
+
+
 def ruleset(
     devices: Iterable[str],
-    services: Iterable[Service],
-    local: Iterable[int],
-    marks: Sequence[MarkRule] = (),
+    elements: Iterable[Element],
+    marks: Iterable[int] = (),
+    rules: Iterable[MarkRule] = (),
 ) -> str:
-    """Return the tables' text.  ``local`` are the host's addresses, as host-order ints."""
-    local = set(local)
-    listed = list(services)
-    keys = [service.key for service in listed]
-    vips = {key.address for key in keys if not key.mark}
-    sets = _service_sets(listed, local)
-    masqueraded = [
-        (service.key.protocol, server.key)
-        for service in listed
-        for server in service.servers.values()
-        if server.method == MASQUERADE
-    ]
-    senders = {key.address for _, key in masqueraded}
-    servers = {
-        _endpoint(ServiceKey(protocol, key.address, key.port)) for protocol, key in masqueraded
-    }
-    more = (
-        _set("servers", "inet_proto . ipv4_addr . inet_service", servers),
-        _set("senders", "ipv4_addr", map(address_text, senders)),
-        _set("own", "ipv4_addr", map(address_text, vips - local)),
-        _set("local", "ipv4_addr", map(address_text, local)),
-    )
+    """Return the tables' text; ``marks`` are those of services, ``rules`` what packets get them."""
+    held: dict[str, list[str]] = {name: [] for name in _KINDS}
+    for name, element in sorted(set(elements)):
+        held[name].append(element)
+    sets = {name: _set(name, held[name]) for name in _KINDS}
+    marked = _marked(rules, set(marks))
     chains = (
         _CHAIN.format(
             chain=f"port_{row}",
             device=device,
             priority=_PRIORITY,
             services=_SERVICES,
-            marked=_marked(marks, {key.mark for key in keys if key.mark}),
-            errors=_errors(senders),
+            marked=marked,
         )
         for row, device in enumerate(devices)
     )
-    ingress = f"table netdev {TABLE} {{\n{sets}{''.join(more)}{''.join(chains)}\n}}\n"
-    return ingress + f"table ip {TABLE} {{\n{sets}{_INPUT.format(services=_SERVICES)}\n}}\n"
+    ingress = f"table netdev {TABLE} {{\n{''.join(sets.values())}{''.join(chains)}\n}}\n"
+    both = "".join(sets[name] for name in _OF_BOTH_TABLES)
+    return ingress + f"table ip {TABLE} {{\n{both}{_INPUT.format(services=_SERVICES)}\n}}\n"
 
 
-def _service_sets(services: Iterable[Service], local: set[int]) -> str:
-    """Return the sets of what services are addressed by."""
-    exact, any_port, ftp = set(), set(), set()
-    for service in services:
-        key = service.key
-        if key.mark:
-            continue
-        if key.port:
-            exact.add(_endpoint(key))
-        else:
-            any_port.add(f"{PROTOCOL_NAMES[key.protocol].lower()} . {address_text(key.address)}")
-        is_ftp = key.port == _FTP and key.protocol == PROTOCOLS["tcp"]
-        if is_ftp and service.terms.persistent and key.address not in local:
-            address = address_text(key.address)
-            ftp |= {f"tcp . {address} . 20", f"tcp . {address} . 1024-65535"}
-    endpoint = "inet_proto . ipv4_addr . inet_service"
-    return (
-        _set("services", endpoint, exact)
-        + _set("any_port", "inet_proto . ipv4_addr", any_port)
-        + _set("ftp", endpoint, ftp, "flags interval; ")
-    )
-
-
-def _endpoint(key: ServiceKey) -> str:
-    return f"{PROTOCOL_NAMES[key.protocol].lower()} . {address_text(key.address)} . {key.port}"
+def _set(name: str, elements: list[str]) -> str:
+    body = f" elements = {{ {', '.join(elements)} }};" if elements else ""
+    return f"  set {name} {{ {_KINDS[name]}{body} }}\n"
 
 
 def _marked(rules: Iterable[MarkRule], marks: set[int]) -> str:
@@ -151,55 +162,65 @@ def _marked(rules: Iterable[MarkRule], marks: set[int]) -> str:
     return text
 
 
-def _errors(senders: Iterable[int]) -> str:
-    """Return the rule for ICMP errors that quote a packet sent to a masqueraded server."""
-    addresses = ", ".join(f"{address:#010x}" for address in sorted(senders))
-    if not addresses:
-        return ""
-    kinds = "{ destination-unreachable, source-quench, time-exceeded }"
-    # 24 bytes into the message: the quoted packet's destination.
-    return f"\n    icmp type {kinds} @th,192,32 {{ {addresses} }} drop"
-
-
-def _set(name: str, kind: str, elements: Iterable[str], options: str = "") -> str:
-    listed = sorted(elements)
-    body = f" elements = {{ {', '.join(listed)} }};" if listed else ""
-    return f"  set {name} {{ type {kind}; {options}{body.lstrip()} }}\n"
-
-
 _CLEAR: Final = "".join(
     f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("netdev", "ip")
 )
 
 
 class Claims:
-    """The tables in the host's nftables: replaced whole and atomically, removed at the end."""
+    """The tables in the host's nftables: made whole, kept up element by element, removed at last.
+
+    The kernel takes 15 ms to replace a table, and well below one to change an element.
+    """
 
     def __init__(self) -> None:
-        self._text = ""
-        program = shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin")
-        if program is None:
-            raise HostError(
-                "the nft program is missing, and the host's stack must be kept off the VIPs: "
-                "apt-get install nftables"
-            )
-        self._program = program
+        self._nftables = Nftables()
+        self._by_service: dict[ServiceKey, frozenset[Element]] = {}
+        self._users: Counter[Element] = Counter()  # how many services have it in their sets
 
-    def set(self, text: str) -> None:
-        """Put these tables in the place of whatever tables of that name there were."""
-        if text == self._text:
-            return
-        self._run(_CLEAR + text)
-        self._text = text
+    def replace(
+        self,
+        devices: Iterable[str],
+        services: Mapping[ServiceKey, Service],
+        local: Collection[int],
+        rules: Iterable[MarkRule] = (),
+    ) -> None:
+        """Put the tables for these services in the place of whatever tables there were."""
+        by_service = {key: elements_of(service, local) for key, service in services.items()}
+        users = Counter(element for elements in by_service.values() for element in elements)
+        addresses = [("local", address_text(address)) for address in local]
+        marks = [key.mark for key in services if key.mark]
+        self._nftables.run(_CLEAR + ruleset(devices, [*users, *addresses], marks, rules))
+        self._by_service, self._users = by_service, users
+
+    def update(self, changes: Iterable[tuple[ServiceKey, frozenset[Element]]]) -> None:
+        """Have some services put these elements into the sets, and not what they did before."""
+        before: dict[Element, int] = {}
+        users = self._users
+        for key, elements in changes:
+            old = self._by_service.pop(key, frozenset())
+            for element in elements ^ old:
+                before.setdefault(element, users[element])
+                users[element] += 1 if element in elements else -1
+            if elements:
+                self._by_service[key] = elements
+        added = [one for one, count in before.items() if not count and users[one]]
+        removed = [one for one, count in before.items() if count and not users[one]]
+        text = _edit("delete", removed) + _edit("add", added)
+        if text:
+            self._nftables.run(text)
 
     def clear(self) -> None:
         """Remove the tables."""
-        self._run(_CLEAR)
-        self._text = ""
+        self._nftables.run(_CLEAR)
 
-    def _run(self, text: str) -> None:
-        done = subprocess.run(
-            [self._program, "-f", "-"], input=text, text=True, capture_output=True, check=False
-        )
-        if done.returncode:
-            raise HostError(f"nft refused the director's claims: {done.stderr.strip()}")
+
+def _edit(verb: str, elements: Iterable[Element]) -> str:
+    held: dict[str, list[str]] = {}
+    for name, element in elements:
+        held.setdefault(name, []).append(element)
+    return "".join(
+        f"{verb} element {family} {TABLE} {name} {{ {', '.join(listed)} }}\n"
+        for name, listed in held.items()
+        for family in (("netdev", "ip") if name in _OF_BOTH_TABLES else ("netdev",))
+    )
