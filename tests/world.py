@@ -6,9 +6,9 @@
 The world that the vectors were captured in.
 """
 
+from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.manager import Manager, Route
 from pylvs.control.replay import SEED
-from pylvs.control.rules import parse_line
 from pylvs.drivers.base import Port
 from pylvs.drivers.loopback import Loopback
 from pylvs.engine.director import OWN_MEMORY, Director

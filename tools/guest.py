@@ -15,8 +15,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from pylvs.control import ipvsadm, listing, proc, settings
+from pylvs.control import listing, settings
 from pylvs.control.estimator import TICK_S
+from pylvs.control.ipvsadm import proc
+from pylvs.control.ipvsadm.executor import Executor
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import MarkRule
 from pylvs.control.replay import SEED
@@ -164,7 +166,7 @@ class Guest:
         return program(words[1:], text)
 
     def _ipvsadm(self, words: list[str], text: str) -> Result:
-        result = ipvsadm.Executor(self.manager).run(words, text)
+        result = Executor(self.manager).run(words, text)
         return Result(result.status, result.output, result.error)
 
     def _restore(self, _: list[str], text: str) -> Result:

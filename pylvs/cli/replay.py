@@ -10,7 +10,7 @@ import click
 
 from pylvs.cli.progress import while_compiling
 from pylvs.cli.services import commands_of, parse_address, service_options
-from pylvs.control import render
+from pylvs.control.ipvsadm import render
 from pylvs.errors import HostError, UsageError
 from pylvs.wire.text import mac_of
 

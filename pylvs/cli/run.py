@@ -10,7 +10,7 @@ import click
 from pylvs.cli.progress import while_compiling
 from pylvs.cli.services import commands_of, parse_address, service_options
 from pylvs.cli.surroundings import parse_mark, parse_settings
-from pylvs.control import render
+from pylvs.control.ipvsadm import render
 from pylvs.control.model import METHOD_NAMES, METHODS
 from pylvs.errors import UsageError
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pylvs.control.ipvsadm.rules import parse_endpoint, parse_line, parse_text
 from pylvs.control.model import (
     DEFAULT_SCHEDULER,
     MASQUERADE,
@@ -18,7 +19,6 @@ from pylvs.control.model import (
     ServiceKey,
     Terms,
 )
-from pylvs.control.rules import parse_endpoint, parse_line, parse_text
 from pylvs.errors import RuleError, UsageError
 
 

@@ -1,8 +1,8 @@
 """What ``pylvs run`` takes beside services: settings by their kernel names, and firewall marks."""
 
 from pylvs.control import settings
+from pylvs.control.ipvsadm.rules import number_of
 from pylvs.control.model import PROTOCOLS, MarkRule
-from pylvs.control.rules import number_of
 from pylvs.errors import UsageError
 from pylvs.wire.text import address_of
 

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pylvs.control.ipvsadm import Executor
+from pylvs.control.ipvsadm.executor import Executor
 from pylvs.errors import HostError
 
 log = logging.getLogger("pylvs.control")

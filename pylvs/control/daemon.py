@@ -23,7 +23,7 @@ import uvloop
 from pylvs.control import listing, settings
 from pylvs.control.api import Api
 from pylvs.control.estimator import TICK_S
-from pylvs.control.ipvsadm import Executor
+from pylvs.control.ipvsadm.executor import Executor
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import Command, MarkRule, Service, ServiceKey
 from pylvs.control.network import claims, conflict

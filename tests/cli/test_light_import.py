@@ -19,7 +19,7 @@ HEAVY = ("numba", "numpy", "pyroute2", "scapy", "uvloop", "dpkt", "rich", "uvico
         "pylvs.cli.realserver",
         "pylvs.cli.ipvsadm",
         "pylvs.control.client",
-        "pylvs.control.rules",
+        "pylvs.control.ipvsadm.rules",
     ],
 )
 def test_importing_it_loads_nothing_heavy(module):

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pylvs.control import api, client, listing
 from pylvs.control.api import Api
-from pylvs.control.ipvsadm import Executor
+from pylvs.control.ipvsadm.executor import Executor
 from tests.world import VIP, World
 
 

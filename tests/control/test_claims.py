@@ -2,9 +2,9 @@
 
 import pytest
 
+from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.manager import Manager
 from pylvs.control.network.claims import Claims, elements_of, ruleset
-from pylvs.control.rules import parse_line
 from tests.packets import number
 from tests.world import World
 

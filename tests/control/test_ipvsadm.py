@@ -2,7 +2,7 @@
 
 import pytest
 
-from pylvs.control import ipvsadm
+from pylvs.control.ipvsadm import executor
 from tests.packets import tcp_frame
 from tests.world import CLIENT, VIP, World
 
@@ -16,7 +16,7 @@ RULES = (
 
 
 def run(world, line, text=""):
-    return ipvsadm.Executor(world.manager).run(line.split(), text)
+    return executor.Executor(world.manager).run(line.split(), text)
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def test_what_is_saved_is_restored_as_it_was(world):
     assert f"-a -t {VIP}:80 -r 10.0.0.11:8080 -m -w 3\n" in saved  # never its thresholds
     assert "-A -f 7 -s sh -b sh-fallback,sh-port" in saved
     other = World()
-    assert run(other, "-R", saved) == ipvsadm.Result()
+    assert run(other, "-R", saved) == executor.Result()
     assert run(other, "-Sn").output == saved
 
 
 def test_no_command_at_all_lists_the_table(world):
-    assert ipvsadm.Executor(world.manager).run([]) == run(world, "-L")
+    assert executor.Executor(world.manager).run([]) == run(world, "-L")
 
 
 def test_one_service_is_listed_without_a_title(world):
@@ -42,13 +42,13 @@ def test_one_service_is_listed_without_a_title(world):
     assert listed.startswith("Prot LocalAddress:Port")
     assert "FWM" not in listed
     refused = run(world, "-Ln -t 192.0.2.99:80")
-    assert refused == ipvsadm.Result(1, "", "No such service\n")
+    assert refused == executor.Result(1, "", "No such service\n")
 
 
 def test_times_and_daemons_and_versions_are_told(world):
     run(world, "--set 100 0 200")
     assert run(world, "-L --timeout").output == "Timeout (tcp tcpfin udp): 100 120 200\n"
-    assert run(world, "-L --daemon") == ipvsadm.Result()
+    assert run(world, "-L --daemon") == executor.Result()
     assert run(world, "--version").output.startswith("ipvsadm v1.31 ")
     assert "Usage" in run(world, "-h").output
 
@@ -83,8 +83,8 @@ class TestRestoring:
 def test_clearing_and_zeroing_reach_the_director(world):
     world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
     before = run(world, "-Ln --stats").output
-    assert run(world, "-Z") == ipvsadm.Result()
+    assert run(world, "-Z") == executor.Result()
     assert run(world, "-Ln --stats").output != before
-    assert run(world, "-C") == ipvsadm.Result()
+    assert run(world, "-C") == executor.Result()
     assert not world.manager.table.services
     assert world.send(tcp_frame(CLIENT, VIP, 40_001, 80)) == []

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from pylvs.control import ipvsadm
-from pylvs.control.names import SystemNames
+from pylvs.control.ipvsadm import executor
+from pylvs.control.ipvsadm.names import SystemNames
 from tests.packets import number
 from tests.world import VIP, World
 
@@ -33,20 +33,20 @@ def _resolver(monkeypatch):
 
 @pytest.fixture
 def run():
-    executor = ipvsadm.Executor(World().manager, resolves=True)
-    return lambda line, text="": executor.run(line.split(), text)
+    one = executor.Executor(World().manager, resolves=True)
+    return lambda line, text="": one.run(line.split(), text)
 
 
 def test_what_is_named_is_found_and_listed_by_name(run):
-    assert run("-A -t www.example:http -s rr") == ipvsadm.Result()
-    assert run("-a -t www.example:http -r rs1.example:http-alt -m") == ipvsadm.Result()
+    assert run("-A -t www.example:http -s rr") == executor.Result()
+    assert run("-a -t www.example:http -r rs1.example:http-alt -m") == executor.Result()
     listed = run("-L").output.splitlines()
     assert listed[3] == "TCP  www.example:http rr"
     assert listed[4].startswith("  -> rs1.example:http-alt         Masq ")
     assert f"TCP  {VIP}:80 rr" in run("-Ln").output
     saved = run("-S").output
     assert saved.splitlines()[1] == "-a -t www.example:http -r rs1.example:http-alt -m -w 1"
-    assert run("-C") == run("-R", saved) == ipvsadm.Result()
+    assert run("-C") == run("-R", saved) == executor.Result()
     assert run("-Sn").output.splitlines()[1] == f"-a -t {VIP}:80 -r 10.0.0.11:8080 -m -w 1"
 
 
@@ -60,7 +60,7 @@ def test_what_has_no_name_stays_a_number(run):
 @pytest.mark.parametrize("service", ["nobody.example:80", "www.example:gopher", "5:80"])
 def test_an_unknown_name_is_refused_as_ipvsadm_does(run, service):
     refused = run(f"-A -t {service}")
-    assert refused == ipvsadm.Result(2, "", "illegal virtual server address[:port] specified\n")
+    assert refused == executor.Result(2, "", "illegal virtual server address[:port] specified\n")
 
 
 def test_each_name_is_asked_for_once_a_listing(monkeypatch):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pylvs.control.ipvsadm.rules import parse_line, parse_text
 from pylvs.control.model import MASQUERADE, ROUTE, TUNNEL, ServiceKey, Table
-from pylvs.control.rules import parse_line, parse_text
 from pylvs.errors import RuleError, UsageError
 from tests.packets import number
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.manager import Manager
-from pylvs.control.rules import parse_line
 from pylvs.drivers import linux
 from pylvs.drivers.base import Port
 from pylvs.drivers.loopback import Loopback

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, Final
 
+from pylvs.control.ipvsadm.names import NUMERIC, Names
 from pylvs.control.model import (
     ANY_MASK,
     CHECKSUM,
@@ -21,7 +22,6 @@ from pylvs.control.model import (
     Terms,
     Timeouts,
 )
-from pylvs.control.names import NUMERIC, Names
 from pylvs.wire.text import address_text
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from pylvs.control.ipvsadm.render import TITLE
 from pylvs.control.model import METHOD_NAMES, ONE_PACKET, PERSISTENT, PROTOCOL_NAMES
-from pylvs.control.render import TITLE
 
 if TYPE_CHECKING:
     from pylvs.control.listing import ConnectionRow, Counters, ServiceRow

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pylvs.control import render
-from pylvs.control.grammar import TRY
+from pylvs.control.ipvsadm import render
+from pylvs.control.ipvsadm.grammar import TRY
+from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
+from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.model import KERNEL_REFUSED, Command
-from pylvs.control.names import NUMERIC, Names, SystemNames
-from pylvs.control.rules import parse_line
 from pylvs.errors import RuleError, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ allowed beyond it.
 from collections.abc import Iterable
 from typing import Final
 
-from pylvs.control.grammar import TRY, USAGE, Line, check, take_apart
+from pylvs.control.ipvsadm.grammar import TRY, USAGE, Line, check, take_apart
+from pylvs.control.ipvsadm.names import NUMERIC, Names
 from pylvs.control.model import (
     ANY_MASK,
     CHECKSUM,
@@ -37,7 +38,6 @@ from pylvs.control.model import (
     Terms,
     marked,
 )
-from pylvs.control.names import NUMERIC, Names
 from pylvs.errors import RuleError, UsageError
 
 _METHODS: Final = {"masquerading": MASQUERADE, "gatewaying": ROUTE, "ipip": TUNNEL}
