@@ -8,23 +8,26 @@ Commands run in threads of their own: neither a slow resolver nor a long restore
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import pathlib
 import socket
 import struct
+import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pylvs.control.ipvsadm.executor import Executor
+from pylvs.control.ipvsadm.executor import Executor, Result
 from pylvs.errors import HostError
 
 log = logging.getLogger("pylvs.control")
@@ -34,6 +37,7 @@ _SILENCE_S: Final = 10.0  # a connection that has asked for nothing by then is c
 _KEEP_ALIVE_S: Final = 60
 _CONNECTIONS_LIMIT: Final = 256
 _BACKLOG: Final = 128
+_COMMANDS_LIMIT: Final = 32
 
 
 class _Peer(H11Protocol):
@@ -61,25 +65,21 @@ class _Server(uvicorn.Server):
     """Signals are the daemon's."""
 
     def capture_signals(self) -> Any:
-        import contextlib
-
         return contextlib.nullcontext()
 
 
 class Api:
     """The control socket, from its making to its end.
 
-    ``after_change`` is called, in the command's thread, when a command may have changed what the
-    host has to be kept off; the answer waits for it.
+    A command runs in a thread of its own, which nobody waits for at the end.
     """
 
-    def __init__(
-        self, path: pathlib.Path, executor: Executor, after_change: Callable[[], None]
-    ) -> None:
+    def __init__(self, path: pathlib.Path, executor: Executor) -> None:
         self._path = path
         self._executor = executor
-        self._after_change = after_change
+        self._free = threading.BoundedSemaphore(_COMMANDS_LIMIT)
         self._socket = _listen(path)
+        self._inode = path.stat().st_ino
         application = Starlette(routes=[Route("/ipvsadm", self._run, methods=["POST"])])
         self._server = _Server(
             uvicorn.Config(
@@ -103,9 +103,10 @@ class Api:
 
     def close(self) -> None:
         self._socket.close()
-        self._path.unlink(missing_ok=True)
+        if self._path.exists() and self._path.stat().st_ino == self._inode:
+            self._path.unlink()
 
-    async def _run(self, request: Request) -> JSONResponse:
+    async def _run(self, request: Request) -> Response:
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -119,17 +120,60 @@ class Api:
             valid = False
         if not valid or not isinstance(words, list):
             return _refuse(400, 'give {"words": [text, ...], "text": text}')
-        result = await asyncio.to_thread(self._carry_out, words, text)
-        return JSONResponse(result)
+        if not self._free.acquire(blocking=False):
+            return _refuse(503, f"{_COMMANDS_LIMIT} commands are being carried out; try again")
+        result = await _in_thread(partial(self._carry_out, words, text))
+        return _answer(result._asdict())
 
-    def _carry_out(self, words: list[str], text: str) -> dict[str, Any]:
-        result = self._executor.run(words, text)
-        self._after_change()
-        return result._asdict()
+    def _carry_out(self, words: list[str], text: str) -> Result:
+        try:
+            return self._executor.run(words, text)
+        finally:
+            self._free.release()
 
 
-def _refuse(status: int, why: str) -> JSONResponse:
-    return JSONResponse({"error": why}, status)
+async def _in_thread(function: Callable[[], Any]) -> Any:
+    """Return the function's result; not by the loop's pool, whose end would wait for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.cancelled():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except Exception as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="pylvs-command", daemon=True).start()
+    return await future
+
+
+def _answer(content: dict[str, Any], status: int = 200) -> Response:
+    """Return JSON in ASCII: what was typed may not be text in any encoding."""
+    return Response(json.dumps(content), status, media_type="application/json")
+
+
+def _answers(path: pathlib.Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def _refuse(status: int, why: str) -> Response:
+    return _answer({"error": f"{why}\n"}, status)
 
 
 def _listen(path: pathlib.Path) -> socket.socket:
@@ -137,7 +181,8 @@ def _listen(path: pathlib.Path) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
-        path.unlink(missing_ok=True)
+        if path.is_socket() and not _answers(path):
+            path.unlink()
         opened.bind(str(path))
     except OSError as error:
         opened.close()

@@ -59,7 +59,7 @@ def main(words: list[str] | None = None) -> int:
     except PermissionError:
         sys.stderr.write("Can't initialize ipvs: Permission denied (you must be root)\n")
         return _CANNOT
-    except (OSError, http.client.HTTPException, HostError) as problem:
+    except (OSError, ValueError, http.client.HTTPException, HostError) as problem:
         sys.stderr.write(f"Can't initialize ipvs: {problem}\n")
         return _CANNOT
     sys.stdout.write(output)

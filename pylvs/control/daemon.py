@@ -14,8 +14,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Final
 
 import uvloop
@@ -23,9 +24,9 @@ import uvloop
 from pylvs.control import listing, settings
 from pylvs.control.api import Api
 from pylvs.control.estimator import TICK_S
-from pylvs.control.ipvsadm.executor import Executor
+from pylvs.control.ipvsadm.executor import Executor, Guard
 from pylvs.control.manager import Manager, Route
-from pylvs.control.model import Command, MarkRule, Service, ServiceKey
+from pylvs.control.model import Command, MarkRule, Service
 from pylvs.control.network import claims, conflict
 from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.watch import Network
@@ -87,7 +88,8 @@ class Daemon:
     def __init__(self, options: Options) -> None:
         self.options = options
         self._undo = contextlib.ExitStack()
-        self._claiming = threading.Lock()
+        self.claiming = threading.Lock()
+        self.is_closed = False
         try:
             self._open()
         except BaseException:
@@ -135,16 +137,17 @@ class Daemon:
                 )
             self.network.start()
             self._override_source()
-        self.manager.want_servers()
+        self.engine.call(self.manager.want_servers)
         if self.network is not None:
             self.network.ask()
         self._check()
         if self.claims is not None:
-            self._claim()
+            with self.claiming:
+                self.claim()
         self.driver.attach(reservation, begin)
         self.manager.asks_ahead = True
-        executor = Executor(self.manager, self.engine.call, resolves=True)
-        self.api = Api(self._control, executor, self._after_change)
+        executor = Executor(self.manager, self.engine.call, guard=_Keeper(self), resolves=True)
+        self.api = Api(self._control, executor)
         self._undo.callback(self.api.close)
 
     def _prepare(self, options: Options) -> None:
@@ -198,7 +201,7 @@ class Daemon:
             tables = self.director.tables
             tables.paths["source"][: int(tables.director[0]["path_count"])] = self.options.dip
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
         """Have the host keep off all that is the director's."""
         assert self.claims is not None
         assert self.network is not None
@@ -216,44 +219,18 @@ class Daemon:
         self.engine.announce(again=True)
 
     def _claim_again(self) -> None:
-        with self._claiming:
-            self._claim_or_say_why_not()
-
-    def _claim_or_say_why_not(self) -> None:
-        try:
-            self._claim()
-        except HostError as error:
-            log.error("%s", error)
-
-    def _after_change(self) -> None:
-        """Keep the host off what commands have added, and let the network know of it."""
-        if self.network is not None:
-            with self._claiming:
-                self._claim_changes()
-            self.network.ask()
-        self.engine.announce()
-
-    def _claim_changes(self) -> None:
-        assert self.claims is not None
-
-        def take() -> list[tuple[ServiceKey, frozenset[claims.Element]]]:
-            changed = self.manager.take_changed(_CHANGES_A_BREATH)
-            local = self.manager.local
-            return [(key, claims.elements_of(service, local)) for key, service in changed]
-
-        changes = list(itertools.chain.from_iterable(iter(lambda: self.engine.call(take), [])))
-        if any(key.mark for key, _ in changes):
-            self._claim_or_say_why_not()  # marks are rules of their own, not elements
-            return
-        try:
-            self.claims.update(changes)
-        except HostError as error:
-            log.warning("%s; making the tables anew", error)
-            self._claim_or_say_why_not()
+        with self.claiming:
+            if self.claims is None or self.is_closed:
+                return
+            try:
+                self.claim()
+            except HostError as error:
+                log.error("%s", error)
 
     def _network_changed(self) -> None:
         self.engine.call(self._override_source)
         self._claim_again()
+        self.engine.announce()
 
     def _check(self) -> None:
         """Refuse what cannot work, and warn of what will only work in part."""
@@ -324,6 +301,8 @@ class Daemon:
 
     def close(self) -> None:
         """Undo every change of the host; doing it again changes nothing."""
+        with self.claiming:
+            self.is_closed = True  # a command that is under way claims nothing any more
         self._undo.close()
 
     async def _watch(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
@@ -359,12 +338,75 @@ class Daemon:
 
     def listing(self) -> list[listing.ServiceRow]:
         """Return the table with its counters, consistent in itself."""
-        rows: list[listing.ServiceRow] = self.engine.call(lambda: listing.read(self.manager))
-        return rows
+        taken: listing.Snapshot = self.engine.call(lambda: listing.take(self.manager))
+        return taken.rows()
 
     def reasons(self) -> dict[str, int]:
         """Return how many frames had each reason, those that none had left out."""
         return listing.reasons(self.manager)
+
+
+class _Keeper(Guard):
+    """Keeps the host's stack off what commands are about to add, and lets go of what they removed.
+
+    What is added is claimed first: otherwise the host would answer a SYN to the new VIP, or forward
+    a new server's reply.
+    """
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._stale = False  # the host's tables are not what they should be
+
+    def before(self, commands: Sequence[Command]) -> None:
+        """Claim what the commands may add, in the name of this thread."""
+        local = self._daemon.manager.local
+        elements: set[claims.Element] = set()
+        for command in commands:
+            if command.service is not None and command.verb in "AEae":
+                servers = {command.server.key: command.server} if command.server else {}
+                service = Service(command.service, command.terms, servers)
+                elements |= claims.elements_of(service, local)
+        self._tell([(threading.get_ident(), frozenset(elements))])
+
+    def after(self) -> str:
+        """Claim what is there now, and no more."""
+        daemon = self._daemon
+        take = partial(daemon.manager.take_changed, _CHANGES_A_BREATH)
+        changed = list(itertools.chain.from_iterable(iter(partial(daemon.engine.call, take), [])))
+        local = daemon.manager.local
+        changes: list[tuple[Hashable, frozenset[claims.Element]]] = [
+            (key, claims.elements_of(service, local)) for key, service in changed
+        ]
+        changes.append((threading.get_ident(), frozenset()))
+        try:
+            # Marks are rules of their own, not elements.
+            self._tell(changes, whole=any(key.mark for key, _ in changed))
+        except HostError as error:
+            log.error("%s", error)
+            return f"{error}\n"
+        if daemon.network is not None:
+            daemon.network.ask()
+        daemon.engine.announce()
+        return ""
+
+    def _tell(
+        self, changes: list[tuple[Hashable, frozenset[claims.Element]]], whole: bool = False
+    ) -> None:
+        daemon = self._daemon
+        with daemon.claiming:
+            if daemon.claims is None or daemon.is_closed:
+                return
+            if whole or self._stale:
+                self._stale = True
+                daemon.claim()
+                self._stale = False
+            try:
+                daemon.claims.update(changes)
+            except HostError as error:
+                log.warning("%s; making the tables anew", error)
+                self._stale = True
+                daemon.claim()
+                self._stale = False
 
 
 def _be_brief() -> None:

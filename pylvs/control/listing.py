@@ -64,6 +64,7 @@ _CONNECTION_FIELDS: Final = [
     "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
     "virtual_port", "server_address", "server_port",
 ]  # fmt: skip
+_ROWS_AT_ONCE: Final = 16_384
 _SERVICE_FIELDS: Final = [*Counters._fields, "head"]
 
 
@@ -125,13 +126,18 @@ def totals(manager: Manager) -> Counters:
     return Counters(*map(int, manager.director.tables.totals))
 
 
-def take_connections(manager: Manager) -> Any:
-    """Copy the connections and templates that are not due, with the seconds they have left."""
+def take_connections(manager: Manager, begin: int = 0) -> tuple[Any, int | None]:
+    """Copy connections and templates that are not due, from row ``begin`` on, not all at once.
+
+    Returns them with the seconds they have left, and where to go on, ``None`` at the end.
+    """
     tables = manager.director.tables
     now_ms = manager.clock()
-    used = tables.connections[: int(tables.director[0]["high_water"])]
+    end = min(begin + _ROWS_AT_ONCE, int(tables.director[0]["high_water"]))
+    used = tables.connections[begin:end]
     entries = used[used["expires_ms"] > now_ms]
-    return entries, (entries["expires_ms"] - now_ms) // 1_000
+    left = (entries["expires_ms"] - now_ms) // 1_000
+    return (entries, left), end if end < int(tables.director[0]["high_water"]) else None
 
 
 def connection_rows(taken: Any) -> list[ConnectionRow]:
@@ -150,8 +156,13 @@ def connection_rows(taken: Any) -> list[ConnectionRow]:
 
 
 def connections(manager: Manager) -> list[ConnectionRow]:
-    """Return every connection and template that is not due."""
-    return connection_rows(take_connections(manager))
+    """Return every connection and template that is not due, where nothing else goes on."""
+    rows: list[ConnectionRow] = []
+    begin: int | None = 0
+    while begin is not None:
+        taken, begin = take_connections(manager, begin)
+        rows += connection_rows(taken)
+    return rows
 
 
 def reasons(manager: Manager) -> dict[str, int]:

@@ -4,6 +4,7 @@
 routes, ports and own addresses, which the network side finds out.
 """
 
+import contextlib
 import itertools
 import logging
 from collections import Counter
@@ -19,6 +20,7 @@ from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
+from pylvs.schedulers import plugin
 from pylvs.tables import states
 from pylvs.tables.layouts import LOCAL_ADDRESS, UNICAST
 
@@ -41,6 +43,11 @@ class Route(NamedTuple):
 
 def _mask(prefix: int) -> int:
     return (0xFFFF_FFFF << (32 - prefix)) & 0xFFFF_FFFF
+
+
+def _copy(service: Service) -> Service:
+    """Return a service that further commands do not change."""
+    return Service(service.key, service.terms, dict(service.servers))
 
 
 class Manager:
@@ -92,16 +99,22 @@ class Manager:
             self.apply(Command("D", key))
         return bool(self.table.services)
 
+    def preload(self, scheduler: str) -> None:
+        """Import a plug-in scheduler's module, so that no breath has to wait for it."""
+        if ":" in scheduler:
+            with contextlib.suppress(UsageError):  # the command that names it will say why
+                plugin.load(scheduler)
+
     def copy_services(self) -> dict[ServiceKey, Service]:
         """Return the stated table as it is now."""
-        services = self.table.services.items()
-        return {key: Service(key, one.terms, dict(one.servers)) for key, one in services}
+        return {key: _copy(one) for key, one in self.table.services.items()}
 
     def take_changed(self, limit: int) -> list[tuple[ServiceKey, Service | None]]:
         """Return some services that were changed, ``None`` for what is gone, and forget it."""
         keys = list(itertools.islice(self._changed, limit))
         self._changed.difference_update(keys)
-        return [(key, self.table.services.get(key)) for key in keys]
+        services = self.table.services
+        return [(key, _copy(services[key]) if key in services else None) for key in keys]
 
     def apply_all(self, commands: Iterable[Command]) -> None:
         for command in commands:
@@ -160,7 +173,7 @@ class Manager:
 
     def _remove_service(self, key: ServiceKey) -> None:
         self._post(mailbox.REMOVE_SERVICE, key)
-        del self._rows[key]
+        self.director.plugins.forget(self._rows.pop(key))
         self._forsake(key)
 
     def _apply_server(self, command: Command) -> None:
@@ -210,7 +223,7 @@ class Manager:
         self._vips = Counter(key.address for key in self.table.services if not key.mark)
         tables = self.director.tables
         tables.director[0]["own_count"] = 0
-        known = tables.own[tables.own["announced"] == 1]["address"].tolist()
+        known = set(tables.own[tables.own["announced"] == 1]["address"].tolist())
         for address in sorted((set(self._vips) if self.adopts_vips else set()) | self.stations):
             self._add_own(address, announced=address in known)
 
@@ -323,9 +336,7 @@ class Manager:
 
     def fail_all(self, port: int) -> None:
         """No next hop can be reached by this port any more."""
-        neighbours = self.director.tables.neighbours
-        for row in neighbours[(neighbours["used"] == 1) & (neighbours["port"] == port)]:
-            self.fail(port, int(row["address"]))
+        mailbox.carry_out(self.director.tables, kind=mailbox.FAIL_PORT, port=port)
 
     def fail(self, port: int, address: int) -> None:
         """A next hop does not answer."""

@@ -26,7 +26,8 @@ from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
     LEARN_NEIGHBOUR,
     FAIL_NEIGHBOUR,
     WANT_NEIGHBOUR,
-) = range(10)
+    FAIL_PORT,
+) = range(11)
 
 FULL: Final = -2
 UNKNOWN: Final = -3
@@ -210,6 +211,11 @@ def _zero_counters(entry):
 
 @compiled
 def _apply_neighbour(tables, command):
+    if command.kind == FAIL_PORT:
+        for row in range(tables.director[0].neighbour_count):
+            if tables.neighbours[row].used and tables.neighbours[row].port == command.port:
+                neighbours.fail(tables, row)
+        return
     row = neighbours.find(tables, command.port, command.address)
     command.result = row
     if row == NONE:
@@ -229,7 +235,7 @@ def aim(tables, server_row):
     address = int64(server.address)
     path = paths.find(tables, address)
     server.path = NONE
-    server.neighbour = NONE
+    servers.unpin(tables, server)
     hosted = tables.director[0].hosted and path != NONE
     server.local = 1 if hosted and tables.paths[path].kind == LOCAL_ADDRESS else 0
     if server.local:
@@ -239,7 +245,7 @@ def aim(tables, server_row):
     server.path = path
     server.neighbour = paths.next_hop(tables, path, address)
     if server.neighbour != NONE:
-        tables.neighbours[server.neighbour].pinned = 1
+        tables.neighbours[server.neighbour].pinned += 1
 
 
 @door

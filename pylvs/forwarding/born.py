@@ -48,6 +48,7 @@ def clear(frame):
     frame.path = NONE
     frame.quotes = 0
     frame.service = NONE
+    frame.server = NONE
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.FORWARDED
 

@@ -108,6 +108,11 @@ class Plugins:
             self._made[key] = self._classes[number - PLUGIN_BASE]()
         return self._made[key]
 
+    def forget(self, service_row: int) -> None:
+        """Part with what a service's plug-ins remember: the service is gone."""
+        for key in [key for key in self._made if key[0] == service_row]:
+            del self._made[key]
+
     def changed(self, tables: Tables, service_row: int) -> None:
         """Tell the service's plug-in, if it has one and it cares, that its servers changed."""
         number = int(tables.services[service_row]["scheduler"])

@@ -143,7 +143,7 @@ NEIGHBOUR: Final = np.dtype([
     ("state", np.int32),
     ("next", np.int32),            # in its hash chain
     ("attempts", np.int32),        # ARP requests without an answer; NONE: nothing is asked
-    ("pinned", np.int32),          # a real server's: never makes place for another
+    ("pinned", np.int32),          # how many real servers' it is: none may take its place
     ("waiting", np.int32),         # frames on hold for it
     ("mac", np.int64),
     ("asked_ms", np.int64),        # when resolution was last asked for

@@ -196,6 +196,7 @@ def _least_missed(tables):
     for row in range(tables.director[0].servers_seen):
         server = tables.servers[row]
         if not server.available and not _is_referred_to(server):
+            unpin(tables, server)
             _clear(server)
             return row
     return NONE
@@ -249,6 +250,14 @@ def remove(tables, service_row, row, now_ms):
         )
 
 
+@compiled
+def unpin(tables, server):
+    """Let go of the server's next hop."""
+    if server.neighbour != NONE:
+        tables.neighbours[server.neighbour].pinned -= 1
+        server.neighbour = NONE
+
+
 @apart
 def empty_trash(tables, now_ms):
     """Free removed servers that nobody refers to any more, when it is time to look."""
@@ -266,6 +275,7 @@ def empty_trash(tables, now_ms):
             server.idle_ms = due
         elif due - server.idle_ms >= TRASH_MS:
             server.used = 0
+            unpin(tables, server)
             director.servers_used -= 1
     director.trash_ms = max(due, now_ms - TRASH_SWEEP_MS) + TRASH_SWEEP_MS if left else 0
 

@@ -5,6 +5,7 @@ import pytest
 from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.manager import Manager
 from pylvs.control.network.claims import Claims, elements_of, ruleset
+from pylvs.errors import HostError
 from tests.packets import number
 from tests.world import World
 
@@ -53,8 +54,7 @@ class Recorder:
 
 @pytest.fixture
 def claims():
-    made = Claims.__new__(Claims)
-    made._nftables = Recorder()
+    made = Claims(Recorder())
     made.replace(["eth0"], {}, frozenset())
     made._nftables.texts.clear()
     return made
@@ -108,3 +108,33 @@ def test_servers_of_two_services_are_claimed_until_the_last_is_gone(claims):
 def test_what_came_and_went_meanwhile_is_not_told(claims):
     world = World(["-A -t 192.0.2.10:80", "-D -t 192.0.2.10:80"])
     assert told(claims, world) == []
+
+
+class Broken:
+    """nftables that refuses."""
+
+    def run(self, text):
+        raise HostError("refused")
+
+
+def test_what_nftables_refused_is_tried_again(claims):
+    world = World(["-A -t 192.0.2.10:80"])
+    changed = world.manager.take_changed(1_000)
+    changes = [(key, elements_of(service, frozenset())) for key, service in changed]
+    works, claims._nftables = claims._nftables, Broken()
+    with pytest.raises(HostError):
+        claims.update(changes)
+    claims._nftables = works
+    claims.update(changes)
+    assert "services" in works.texts[-1]
+
+
+def test_what_a_command_under_way_has_claimed_outlives_a_replacement(claims):
+    pending = frozenset({("own", "192.0.2.30")})
+    claims.update([(1234, pending)])
+    claims.replace(["eth0"], {}, frozenset())
+    assert claims._nftables.texts[-1] == "add element netdev pylvs own { 192.0.2.30 }\n"
+    claims.update([(1234, frozenset())])
+    assert claims._nftables.texts[-1] == "delete element netdev pylvs own { 192.0.2.30 }\n"
+    assert claims._by_service == {}
+    assert not claims._users

@@ -3,6 +3,7 @@
 import pytest
 
 from pylvs.control.ipvsadm import executor
+from pylvs.errors import HostError
 from tests.packets import tcp_frame
 from tests.world import CLIENT, VIP, World
 
@@ -88,3 +89,55 @@ def test_clearing_and_zeroing_reach_the_director(world):
     assert run(world, "-C") == executor.Result()
     assert not world.manager.table.services
     assert world.send(tcp_frame(CLIENT, VIP, 40_001, 80)) == []
+
+
+class Recorder(executor.Guard):
+    """Notes what it is asked, and how many services there were then."""
+
+    def __init__(self, world, refuses=False):
+        self.world, self.refuses, self.told = world, refuses, []
+
+    def before(self, commands):
+        self.told.append(("before", len(commands), len(self.world.manager.table.services)))
+        if self.refuses:
+            raise HostError("nothing can be claimed")
+
+    def after(self):
+        self.told.append(("after", len(self.world.manager.table.services)))
+        return "not all is well\n" if self.world.manager.table.services else ""
+
+
+class TestGuarding:
+    def test_changes_are_prepared_for_and_followed(self):
+        world = World()
+        guard = Recorder(world)
+        one = executor.Executor(world.manager, guard=guard)
+        assert one.run(f"-A -t {VIP}:80 -s rr".split()) == executor.Result(
+            255, "", "not all is well\n"
+        )
+        assert guard.told == [("before", 1, 0), ("after", 1)]
+        one.run(["-Ln"])
+        assert len(guard.told) == 2
+        assert one.run(["-C"]) == executor.Result()
+
+    def test_what_cannot_be_prepared_for_is_not_done(self):
+        world = World()
+        one = executor.Executor(world.manager, guard=Recorder(world, refuses=True))
+        refused = executor.Result(255, "", "nothing can be claimed\n")
+        assert one.run(f"-A -t {VIP}:80 -s rr".split()) == refused
+        assert one.run(["-R"], f"-A -t {VIP}:80 -s rr\n") == refused
+        assert not world.manager.table.services
+
+    def test_a_long_restore_is_guarded_part_by_part(self):
+        world = World()
+        guard = Recorder(world)
+        lines = "".join(f"-A -t {VIP}:{port} -s rr\n" for port in range(1, 301))
+        executor.Executor(world.manager, guard=guard).run(["-R"], lines + "-C\n")
+        assert guard.told == [("before", 256, 0), ("after", 256), ("before", 45, 256), ("after", 0)]
+
+
+def test_a_plug_in_that_is_not_there_is_refused_when_it_is_named(world):
+    refused = run(world, "-A -t 192.0.2.20:80 -s no.such:Scheduler")
+    assert refused.status == 255
+    assert "no.such" in refused.error
+    assert run(world, "-R", "-A -t 192.0.2.20:80 -s no.such:Scheduler\n") == refused

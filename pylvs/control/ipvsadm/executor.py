@@ -1,6 +1,8 @@
 """ipvsadm's commands, carried out by a manager: what they print and how they exit."""
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pylvs.control.ipvsadm import render
@@ -8,7 +10,7 @@ from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
 from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.model import KERNEL_REFUSED, Command
-from pylvs.errors import RuleError, UsageError
+from pylvs.errors import HostError, RuleError, UsageError
 
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 VERSION: Final = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n"
 _LIST_REFUSED: Final = 1
 _CHANGES: Final = frozenset({"A", "E", "D", "C", "a", "e", "d", "Z", "set"})
-_TOGETHER: Final = 16  # commands of a restore carried out between two breaths
+_A_BREATH: Final = 16  # commands carried out between two breaths
+_TOGETHER: Final = 256  # commands of a restore that are guarded at a time
 
 Call = Callable[[Callable[[], Any]], Any]
 """Runs a function where the manager may be used, and returns its result: ``Engine.call``."""
@@ -34,14 +37,31 @@ def _at_once(function: Callable[[], Any]) -> Any:
     return function()
 
 
+class Guard:
+    """What is to be done around changes; this one does nothing."""
+
+    def before(self, commands: Sequence[Command]) -> None:
+        """Prepare for what the commands will add; raises HostError, and then nothing is changed."""
+
+    def after(self) -> str:
+        """Follow what has changed; return what went wrong, a line, or an empty text."""
+        return ""
+
+
 class Executor:
     """Carries command lines out; ``resolves`` says whether hosts and services may have names."""
 
     def __init__(
-        self, manager: "Manager", call: Call = _at_once, *, resolves: bool = False
+        self,
+        manager: "Manager",
+        call: Call = _at_once,
+        *,
+        guard: Guard = Guard(),
+        resolves: bool = False,
     ) -> None:
         self._manager = manager
         self._call = call
+        self._guard = guard
         self._resolves = resolves
 
     def run(self, words: list[str], text: str = "") -> Result:
@@ -54,24 +74,18 @@ class Executor:
             command = parse_line(words, names) if words else Command("L")
             if command.verb == "R":
                 return self._restore(text.splitlines(), names)
+            if command.verb in _CHANGES:
+                status, complaints = self._change([command])
+                return Result(status, "", complaints)
             return Result(output=self._carry_out(command, names))
         except RuleError as error:
             return Result(error.status, "", f"{error}\n")
-        except UsageError as error:  # of a plug-in scheduler that is not there, say
-            return Result(KERNEL_REFUSED, "", f"{error}\n")
 
     def _carry_out(self, command: Command, names: Names) -> str:
         if command.verb == "version":
             return VERSION
         if command.verb == "help":
             return VERSION + "Usage: see `pylvs ipvsadm --help` and ipvsadm(8).\n"
-        if command.verb == "C":
-            while self._call(lambda: self._manager.clear(_TOGETHER)):
-                pass
-            return ""
-        if command.verb in _CHANGES:
-            self._call(lambda: self._manager.apply(command))
-            return ""
         if "numeric" in command.show:
             names = NUMERIC
         return self._list(command, names)
@@ -85,8 +99,12 @@ class Executor:
         if "daemon" in show:
             return ""
         if "connection" in show:
-            entries = self._call(lambda: listing.take_connections(manager))
-            return render.connections(listing.connection_rows(entries), show, names)
+            entries = []
+            begin = 0
+            while begin is not None:
+                taken, begin = self._call(partial(listing.take_connections, manager, begin))
+                entries += listing.connection_rows(taken)
+            return render.connections(entries, show, names)
         rows = self._call(lambda: listing.take(manager)).rows()
         if command.verb == "S":
             return render.saved(rows, names)
@@ -104,12 +122,10 @@ class Executor:
 
         def flush() -> None:
             nonlocal status, errors
-            if not waiting:
-                return
-            refusals = self._call(lambda: [self._refusal(command) for command in waiting])
-            waiting.clear()
-            errors += "".join(f"{refusal}\n" for refusal in refusals if refusal)
-            status = refusals[-1].status if refusals[-1] else 0
+            if waiting:
+                status, complaints = self._change(waiting)
+                errors += complaints
+                waiting.clear()
 
         for words in filter(None, map(str.split, lines)):
             try:
@@ -134,8 +150,38 @@ class Executor:
         flush()
         return Result(status, output, errors)
 
+    def _change(self, commands: Sequence[Command]) -> tuple[int, str]:
+        """Carry changes out; return the last one's status, and all complaints."""
+        for command in commands:
+            self._manager.preload(command.terms.scheduler)
+        try:
+            self._guard.before(commands)
+        except HostError as error:
+            return KERNEL_REFUSED, f"{error}\n"
+        refusals: list[RuleError | None] = []
+        try:
+            for clears, some in itertools.groupby(commands, lambda one: one.verb == "C"):
+                refusals += self._clear() if clears else self._apply(list(some))
+        finally:
+            trouble = self._guard.after()
+        status = refusals[-1].status if refusals[-1] else 0
+        told = "".join(f"{refusal}\n" for refusal in refusals if refusal)
+        return (status or KERNEL_REFUSED, told + trouble) if trouble else (status, told)
+
+    def _clear(self) -> list[RuleError | None]:
+        while self._call(lambda: self._manager.clear(_A_BREATH)):
+            pass
+        return [None]
+
+    def _apply(self, commands: list[Command]) -> list[RuleError | None]:
+        """Carry changes out, a few in each breath; return the kernel's refusals."""
+        refusals: list[RuleError | None] = []
+        for at in range(0, len(commands), _A_BREATH):
+            some = commands[at : at + _A_BREATH]
+            refusals += self._call(partial(list, map(self._refusal, some)))
+        return refusals
+
     def _refusal(self, command: Command) -> RuleError | None:
-        """Carry a change out; return the kernel's refusal, if that was it."""
         try:
             self._manager.apply(command)
         except RuleError as error:

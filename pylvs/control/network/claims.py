@@ -15,7 +15,7 @@ together.  Tagged frames, and everything else, stay with the host.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Final
 
 from pylvs.control.model import (
@@ -173,9 +173,9 @@ class Claims:
     The kernel takes 15 ms to replace a table, and well below one to change an element.
     """
 
-    def __init__(self) -> None:
-        self._nftables = Nftables()
-        self._by_service: dict[ServiceKey, frozenset[Element]] = {}
+    def __init__(self, nftables: Nftables | None = None) -> None:
+        self._nftables = nftables or Nftables()
+        self._by_service: dict[Hashable, frozenset[Element]] = {}
         self._users: Counter[Element] = Counter()  # how many services have it in their sets
 
     def replace(
@@ -186,29 +186,39 @@ class Claims:
         rules: Iterable[MarkRule] = (),
     ) -> None:
         """Put the tables for these services in the place of whatever tables there were."""
-        by_service = {key: elements_of(service, local) for key, service in services.items()}
+        by_service: dict[Hashable, frozenset[Element]] = {
+            key: elements_of(service, local) for key, service in services.items()
+        }
         users = Counter(element for elements in by_service.values() for element in elements)
         addresses = [("local", address_text(address)) for address in local]
         marks = [key.mark for key in services if key.mark]
         self._nftables.run(_CLEAR + ruleset(devices, [*users, *addresses], marks, rules))
+        # What commands under way have claimed, by their threads' numbers, stays theirs.
+        pending = [pair for pair in self._by_service.items() if isinstance(pair[0], int)]
         self._by_service, self._users = by_service, users
+        self.update(pending)
 
-    def update(self, changes: Iterable[tuple[ServiceKey, frozenset[Element]]]) -> None:
-        """Have some services put these elements into the sets, and not what they did before."""
-        before: dict[Element, int] = {}
+    def update(self, changes: Iterable[tuple[Hashable, frozenset[Element]]]) -> None:
+        """Have whoever is named put these elements into the sets, and not what they did before."""
+        steps: Counter[Element] = Counter()
+        by_service = dict(changes)
+        for key, elements in by_service.items():
+            old = self._by_service.get(key, frozenset())
+            steps.update(elements - old)
+            steps.subtract(old - elements)
         users = self._users
-        for key, elements in changes:
-            old = self._by_service.pop(key, frozenset())
-            for element in elements ^ old:
-                before.setdefault(element, users[element])
-                users[element] += 1 if element in elements else -1
-            if elements:
-                self._by_service[key] = elements
-        added = [one for one, count in before.items() if not count and users[one]]
-        removed = [one for one, count in before.items() if count and not users[one]]
+        added = [one for one, step in steps.items() if step > 0 and not users[one]]
+        removed = [one for one, step in steps.items() if step < 0 and users[one] == -step]
         text = _edit("delete", removed) + _edit("add", added)
         if text:
             self._nftables.run(text)
+        users.update(steps)
+        for one in removed:
+            del users[one]
+        self._by_service |= by_service
+        for key, elements in by_service.items():
+            if not elements:
+                del self._by_service[key]
 
     def clear(self) -> None:
         """Remove the tables."""

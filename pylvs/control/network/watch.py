@@ -105,6 +105,8 @@ class Network:
         def give() -> None:
             ports = self._manager.director.tables.ports
             for row, (mac, mtu, is_up) in links.items():
+                if is_up and not ports[row]["up"]:
+                    self._manager.director.tables.own["announced"] = 0
                 ports[row]["mac"] = mac
                 ports[row]["mtu"] = mtu
                 ports[row]["up"] = is_up
@@ -118,16 +120,17 @@ class Network:
 
     def _read_links(self) -> dict[int, tuple[int, int, bool]]:
         links = {}
-        self._row_by_index.clear()
-        self._index_by_row.clear()
+        row_by_index = {}
         for link in self._netlink.get_links():
             row = self._row_by_name.get(link.get_attr("IFLA_IFNAME"))
             if row is None:
                 continue
-            self._row_by_index[link["index"]] = row
-            self._index_by_row[row] = link["index"]
+            row_by_index[link["index"]] = row
             mac = mac_of(link.get_attr("IFLA_ADDRESS"))
             links[row] = (mac, int(link.get_attr("IFLA_MTU")), bool(link["flags"] & _IFF_UP))
+        # Whole at once: other threads ask which interfaces are there.
+        self._row_by_index = row_by_index
+        self._index_by_row = {row: index for index, row in row_by_index.items()}
         return links
 
     def _compare_interfaces(self) -> None:
@@ -237,9 +240,7 @@ class Network:
         poller = select.poll()
         poller.register(self._events.fileno(), select.POLLIN)
         while not self._stopping.is_set():
-            if self._asked.is_set():
-                self._asked.clear()
-                self._resolve(ASKED)
+            self._resolve_wanted()
             now = time.monotonic()
             if now >= retry:
                 retry = now + _RETRY_S
@@ -255,9 +256,15 @@ class Network:
             if poller.poll(10):
                 kinds = self._drain()
                 if kinds & _NEIGHBOUR_KINDS:
+                    self._resolve_wanted()  # before an old failure of theirs is read once more
                     self._take_neighbours()
                 if kinds - _NEIGHBOUR_KINDS:
                     self._changed_at = self._changed_at or time.monotonic()
+
+    def _resolve_wanted(self) -> None:
+        if self._asked.is_set():
+            self._asked.clear()
+            self._resolve(ASKED)
 
     def _drain(self) -> set[int]:
         """Take every waiting notification and return their message types."""
