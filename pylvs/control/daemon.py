@@ -6,7 +6,6 @@ open rings -> read the network -> check -> claim -> announce -> ready -> ... -> 
 import asyncio
 import contextlib
 import gc
-import itertools
 import logging
 import mmap
 import pathlib
@@ -46,7 +45,7 @@ from pylvs.wire.text import address_text, mac_text
 log = logging.getLogger("pylvs")
 
 _DAY_MS: Final = 86_400_000
-_CHANGES_A_BREATH: Final = 16
+_CHANGES_A_BREATH: Final = 64
 _SWITCH_S: Final = 0.0005
 _GARBAGE_THRESHOLD: Final = 100_000  # a listing of 100,000 servers makes half a million objects
 
@@ -372,7 +371,10 @@ class _Keeper(Guard):
         """Claim what is there now, and no more."""
         daemon = self._daemon
         take = partial(daemon.manager.take_changed, _CHANGES_A_BREATH)
-        changed = list(itertools.chain.from_iterable(iter(partial(daemon.engine.call, take), [])))
+        changed = taken = daemon.engine.call(take)
+        while len(taken) == _CHANGES_A_BREATH:
+            taken = daemon.engine.call(take)
+            changed = changed + taken
         local = daemon.manager.local
         changes: list[tuple[Hashable, frozenset[claims.Element]]] = [
             (key, claims.elements_of(service, local)) for key, service in changed
@@ -384,9 +386,8 @@ class _Keeper(Guard):
         except HostError as error:
             log.error("%s", error)
             return f"{error}\n"
-        if daemon.network is not None:
-            daemon.network.ask()
-        daemon.engine.announce()
+        if daemon.manager.has_unannounced():
+            daemon.engine.announce()
         return ""
 
     def _tell(

@@ -242,6 +242,12 @@ class Manager:
         entry["answers_arp"] = entry["answers_ping"] = address not in self.local
         tables.director[0]["own_count"] = count + 1
 
+    def has_unannounced(self) -> bool:
+        """Whether some own address still has to be announced."""
+        tables = self.director.tables
+        own = tables.own[: int(tables.director[0]["own_count"])]
+        return bool(((own["announced"] == 0) & (own["answers_arp"] == 1)).any())
+
     def _adopt(self, key: ServiceKey) -> None:
         """A service's address becomes the director's own."""
         if not key.mark:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 VERSION: Final = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n"
 _LIST_REFUSED: Final = 1
 _CHANGES: Final = frozenset({"A", "E", "D", "C", "a", "e", "d", "Z", "set"})
-_A_BREATH: Final = 16  # commands carried out between two breaths
+_A_BREATH: Final = 32  # commands carried out between two breaths
 _TOGETHER: Final = 256  # commands of a restore that are guarded at a time
 
 Call = Callable[[Callable[[], Any]], Any]
