@@ -12,6 +12,7 @@ import socket
 import sys
 from typing import Final
 
+from pylvs.control.ipvsadm.usage import HELP
 from pylvs.control.network.instance import find_control
 from pylvs.errors import HostError
 
@@ -49,6 +50,9 @@ def ask(path: pathlib.Path, words: list[str], text: str = "") -> tuple[int, str,
 def main(words: list[str] | None = None) -> int:
     """Carry out one command line and return its exit status."""
     words = list(sys.argv[1:] if words is None else words)
+    if words in (["-h"], ["--help"]):  # also where no director runs yet
+        sys.stdout.write(HELP)
+        return 0
     try:
         path = _take_control(words)
         text = sys.stdin.read() if _reads(words) else ""

@@ -95,6 +95,11 @@ def test_refusals_come_back_with_their_status(served):
     assert "no.such.module" in complaint
 
 
+def test_help_needs_no_director(capsys):
+    assert client.main(["-h"]) == 0
+    assert "Examples" in capsys.readouterr().out
+
+
 def test_the_option_is_taken_both_ways(served):
     assert client.main([f"--control={served.path}", "-Ln"]) == 0
 

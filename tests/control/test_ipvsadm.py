@@ -51,7 +51,7 @@ def test_times_and_daemons_and_versions_are_told(world):
     assert run(world, "-L --timeout").output == "Timeout (tcp tcpfin udp): 100 120 200\n"
     assert run(world, "-L --daemon") == executor.Result()
     assert run(world, "--version").output.startswith("ipvsadm v1.31 ")
-    assert "Usage" in run(world, "-h").output
+    assert "Examples" in run(world, "-h").output
 
 
 def test_connections_are_listed_with_their_templates(world):

@@ -9,13 +9,13 @@ from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
 from pylvs.control.ipvsadm.rules import parse_line
+from pylvs.control.ipvsadm.usage import HELP, VERSION
 from pylvs.control.model import KERNEL_REFUSED, Command
 from pylvs.errors import HostError, RuleError, UsageError
 
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
 
-VERSION: Final = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n"
 _LIST_REFUSED: Final = 1
 _CHANGES: Final = frozenset({"A", "E", "D", "C", "a", "e", "d", "Z", "set"})
 _A_BREATH: Final = 32  # commands carried out between two breaths
@@ -85,7 +85,7 @@ class Executor:
         if command.verb == "version":
             return VERSION
         if command.verb == "help":
-            return VERSION + "Usage: see `pylvs ipvsadm --help` and ipvsadm(8).\n"
+            return HELP
         if "numeric" in command.show:
             names = NUMERIC
         return self._list(command, names)
