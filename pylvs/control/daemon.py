@@ -13,9 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import IO, Final
 
 import uvloop
@@ -23,7 +22,8 @@ import uvloop
 from pylvs.control import listing, settings
 from pylvs.control.api import Api
 from pylvs.control.estimator import TICK_S
-from pylvs.control.ipvsadm.executor import Executor, Guard
+from pylvs.control.ipvsadm.executor import Executor
+from pylvs.control.keeper import Keeper
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import Command, MarkRule, Service
 from pylvs.control.network import claims, conflict
@@ -45,7 +45,6 @@ from pylvs.wire.text import address_text, mac_text
 log = logging.getLogger("pylvs")
 
 _DAY_MS: Final = 86_400_000
-_CHANGES_A_BREATH: Final = 64
 _SWITCH_S: Final = 0.0005
 _GARBAGE_THRESHOLD: Final = 100_000  # a listing of 100,000 servers makes half a million objects
 
@@ -145,7 +144,7 @@ class Daemon:
                 self.claim()
         self.driver.attach(reservation, begin)
         self.manager.asks_ahead = True
-        executor = Executor(self.manager, self.engine.call, guard=_Keeper(self), resolves=True)
+        executor = Executor(self.manager, self.engine.call, guard=Keeper(self), resolves=True)
         self.api = Api(self._control, executor)
         self._undo.callback(self.api.close)
 
@@ -343,71 +342,6 @@ class Daemon:
     def reasons(self) -> dict[str, int]:
         """Return how many frames had each reason, those that none had left out."""
         return listing.reasons(self.manager)
-
-
-class _Keeper(Guard):
-    """Keeps the host's stack off what commands are about to add, and lets go of what they removed.
-
-    What is added is claimed first: otherwise the host would answer a SYN to the new VIP, or forward
-    a new server's reply.
-    """
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._stale = False  # the host's tables are not what they should be
-
-    def before(self, commands: Sequence[Command]) -> None:
-        """Claim what the commands may add, in the name of this thread."""
-        local = self._daemon.manager.local
-        elements: set[claims.Element] = set()
-        for command in commands:
-            if command.service is not None and command.verb in "AEae":
-                servers = {command.server.key: command.server} if command.server else {}
-                service = Service(command.service, command.terms, servers)
-                elements |= claims.elements_of(service, local)
-        self._tell([(threading.get_ident(), frozenset(elements))])
-
-    def after(self) -> str:
-        """Claim what is there now, and no more."""
-        daemon = self._daemon
-        take = partial(daemon.manager.take_changed, _CHANGES_A_BREATH)
-        changed = taken = daemon.engine.call(take)
-        while len(taken) == _CHANGES_A_BREATH:
-            taken = daemon.engine.call(take)
-            changed = changed + taken
-        local = daemon.manager.local
-        changes: list[tuple[Hashable, frozenset[claims.Element]]] = [
-            (key, claims.elements_of(service, local)) for key, service in changed
-        ]
-        changes.append((threading.get_ident(), frozenset()))
-        try:
-            # Marks are rules of their own, not elements.
-            self._tell(changes, whole=any(key.mark for key, _ in changed))
-        except HostError as error:
-            log.error("%s", error)
-            return f"{error}\n"
-        if daemon.manager.has_unannounced():
-            daemon.engine.announce()
-        return ""
-
-    def _tell(
-        self, changes: list[tuple[Hashable, frozenset[claims.Element]]], whole: bool = False
-    ) -> None:
-        daemon = self._daemon
-        with daemon.claiming:
-            if daemon.claims is None or daemon.is_closed:
-                return
-            if whole or self._stale:
-                self._stale = True
-                daemon.claim()
-                self._stale = False
-            try:
-                daemon.claims.update(changes)
-            except HostError as error:
-                log.warning("%s; making the tables anew", error)
-                self._stale = True
-                daemon.claim()
-                self._stale = False
 
 
 def _be_brief() -> None:

@@ -1,0 +1,92 @@
+"""Keeps the host's stack off what commands are about to add, and lets go of what they removed.
+
+    before: claim what is to be added  ->  the commands  ->  after: claim what there is, and no more
+
+Claimed first, because the host would answer a SYN to a new VIP with a reset, or forward a new
+server's reply as it came.
+"""
+
+import logging
+import threading
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from pylvs.control.ipvsadm.executor import Guard
+from pylvs.control.model import Command, Service, ServiceKey
+from pylvs.control.network import claims
+from pylvs.errors import HostError
+
+if TYPE_CHECKING:
+    from pylvs.control.daemon import Daemon
+
+log = logging.getLogger("pylvs.control")
+
+_CHANGES_A_BREATH: Final = 64
+
+_Change = tuple[Hashable, frozenset[claims.Element]]
+
+
+class Keeper(Guard):
+    """The claims of one director, as commands change its table."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+        self._stale = False  # the host's tables are not what they should be
+
+    def before(self, commands: Sequence[Command]) -> None:
+        """Claim what the commands may add, in the name of this thread."""
+        local = self._daemon.manager.local
+        elements: set[claims.Element] = set()
+        for command in commands:
+            if command.service is not None and command.verb in "AEae":
+                servers = {command.server.key: command.server} if command.server else {}
+                service = Service(command.service, command.terms, servers)
+                elements |= claims.elements_of(service, local)
+        with self._daemon.claiming:
+            self._claim([(threading.get_ident(), frozenset(elements))])
+
+    def after(self) -> str:
+        """Claim what is there now, and no more."""
+        daemon = self._daemon
+        try:
+            with daemon.claiming:
+                changed = self._take_changed()
+                local = daemon.manager.local
+                changes: list[_Change] = [
+                    (key, claims.elements_of(service, local)) for key, service in changed
+                ]
+                changes.append((threading.get_ident(), frozenset()))
+                # Marks are rules of their own, not elements.
+                self._stale |= any(key.mark for key, _ in changed)
+                self._claim(changes)
+        except HostError as error:
+            log.error("%s", error)
+            return f"{error}\n"
+        if daemon.manager.has_unannounced():
+            daemon.engine.announce()
+        return ""
+
+    def _take_changed(self) -> list[tuple[ServiceKey, Service | None]]:
+        engine, manager = self._daemon.engine, self._daemon.manager
+        changed: list[tuple[ServiceKey, Service | None]] = []
+        while True:
+            taken = engine.call(lambda: manager.take_changed(_CHANGES_A_BREATH))
+            changed += taken
+            if len(taken) < _CHANGES_A_BREATH:
+                return changed
+
+    def _claim(self, changes: list[_Change]) -> None:
+        """Have the host's tables follow; make them anew if they are not what they should be."""
+        daemon = self._daemon
+        if daemon.claims is None or daemon.is_closed:
+            return
+        if not self._stale:
+            try:
+                daemon.claims.update(changes)
+                return
+            except HostError as error:
+                log.warning("%s; making the tables anew", error)
+                self._stale = True
+        daemon.claim()
+        self._stale = False
+        daemon.claims.update(changes)
