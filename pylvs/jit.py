@@ -94,12 +94,18 @@ _DOORS: Final[set[str]] = set()
 _INNER: Final[set[str]] = set()
 
 
+def _rename(function: Any) -> str:
+    """Give a function a name that tells it from a plug-in's, and return it: Numba goes by names."""
+    function.__qualname__ = f"{function.__module__}.{function.__qualname__}"
+    return str(function.__qualname__)
+
+
 def door(function: Any) -> Any:
     """Compile a function of integers, arrays and records that Python may call.
 
     Nothing compiled here allocates, so reference counting is off: it cost 800 of 1,380 ns a frame.
     """
-    _DOORS.add(function.__qualname__)
+    _DOORS.add(_rename(function))
     return numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True, _nrt=False)(function)
 
 
@@ -160,10 +166,31 @@ def _leave_inner_to_doors() -> None:
 _leave_inner_to_doors()
 
 
+def _count_from_the_front_only() -> None:
+    """Take an index as it is, not counting negative ones from the end.
+
+    We have none, and looking for them cost an eighth of the door's time.  Bounds-checked, a
+    negative index is an error now instead of another row.
+    """
+    arrays: Any = importlib.import_module("numba.np.arrayobj")
+
+    usual = arrays.fix_integer_index
+
+    def fix_integer_index(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
+        if builder.module.name.partition("$")[0] not in _DOORS | _INNER:
+            return usual(context, builder, kind, index, size)  # a plug-in's code, say
+        return context.cast(builder, index, kind, numba.types.intp)
+
+    arrays.fix_integer_index = fix_integer_index
+
+
+_count_from_the_front_only()
+
+
 def _inner(function: Any, **options: bool) -> Any:
     if not COMPILES:
         return function
-    _INNER.add(function.__qualname__)
+    _INNER.add(_rename(function))
     dispatcher = numba.njit(
         nogil=True,
         _nrt=False,
