@@ -164,9 +164,9 @@ def test_the_door_beside_plain_python_and_dpkt(benches, benchmark):
     print(f"\n{'':10} {'ns a frame':>10} {'ratio to nat 1k':>16}")
     for name, times in spent.items():
         print(f"{name:10} {statistics.median(times):10.0f} {ratio(name):16.2f}")
-    # Guards against a slide, a quarter below what was measured: 42, 289 and 1.8.
-    assert ratio("plain") >= 31
-    assert ratio("dpkt") >= 215
+    # Guards against a slide, a quarter below what was measured: 48, 325 and 1.8.
+    assert ratio("plain") >= 36
+    assert ratio("dpkt") >= 244
     assert ratio("nat 1M") <= 2.4
 
 
