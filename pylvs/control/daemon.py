@@ -336,8 +336,7 @@ class Daemon:
 
     def listing(self) -> list[listing.ServiceRow]:
         """Return the table with its counters, consistent in itself."""
-        taken: listing.Snapshot = self.engine.call(lambda: listing.take(self.manager))
-        return taken.rows()
+        return listing.read(self.manager, self.engine.call)
 
     def reasons(self) -> dict[str, int]:
         """Return how many frames had each reason, those that none had left out."""

@@ -1,5 +1,7 @@
 """A copy of the director's table with its counters, as listings and APIs show it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from pylvs.control.manager import Manager
@@ -7,6 +9,14 @@ from pylvs.control.model import ServerKey, ServiceKey, Terms
 from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import FLAG_TEMPLATE
 from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
+
+Call = Callable[[Callable[[], Any]], Any]
+"""Runs a function where the manager may be used, and returns its result: ``Engine.call``."""
+
+
+def at_once(function: Callable[[], Any]) -> Any:
+    """Run a function where nothing else goes on meanwhile."""
+    return function()
 
 
 class Counters(NamedTuple):
@@ -75,7 +85,7 @@ def _server_row(values: tuple[int, ...], rates: list[int]) -> ServerRow:
     return ServerRow._make((key, *values[2:9], tunnel, counters, Counters(*rates)))
 
 
-class Snapshot(NamedTuple):
+class _Snapshot(NamedTuple):
     """What a listing is made of, copied in one breath."""
 
     services: list[tuple[ServiceKey, Terms, int]]
@@ -101,13 +111,13 @@ class Snapshot(NamedTuple):
         return listed
 
 
-def take(manager: Manager) -> Snapshot:
+def _take(manager: Manager) -> _Snapshot:
     """Copy the table: quickly, because it is to be done between two breaths."""
     tables = manager.director.tables
     state = tables.director[0]
     services_seen, servers_seen = int(state["services_seen"]), int(state["servers_seen"])
     services = manager.table.services.values()
-    return Snapshot(
+    return _Snapshot(
         [(one.key, one.terms, manager.service_row(one.key)) for one in services],
         tables.services[:services_seen][_SERVICE_FIELDS].copy(),
         tables.servers[:servers_seen][_SERVER_FIELDS].copy(),
@@ -116,9 +126,10 @@ def take(manager: Manager) -> Snapshot:
     )
 
 
-def read(manager: Manager) -> list[ServiceRow]:
-    """Return every service with its servers, where nothing else goes on meanwhile."""
-    return take(manager).rows()
+def read(manager: Manager, call: Call = at_once) -> list[ServiceRow]:
+    """Return every service with its servers; ``call`` copies, and here they are made objects."""
+    snapshot: _Snapshot = call(partial(_take, manager))
+    return snapshot.rows()
 
 
 def totals(manager: Manager) -> Counters:
@@ -126,7 +137,7 @@ def totals(manager: Manager) -> Counters:
     return Counters(*map(int, manager.director.tables.totals))
 
 
-def take_connections(manager: Manager, begin: int = 0) -> tuple[Any, int | None]:
+def _take_connections(manager: Manager, begin: int = 0) -> tuple[Any, int | None]:
     """Copy connections and templates that are not due, from row ``begin`` on, not all at once.
 
     Returns them with the seconds they have left, and where to go on, ``None`` at the end.
@@ -140,9 +151,7 @@ def take_connections(manager: Manager, begin: int = 0) -> tuple[Any, int | None]
     return (entries, left), end if end < int(tables.director[0]["high_water"]) else None
 
 
-def connection_rows(taken: Any) -> list[ConnectionRow]:
-    """Return what ``take_connections`` copied, in plain objects."""
-    entries, left = taken
+def _connection_rows(entries: Any, left: Any) -> list[ConnectionRow]:
     rows = []
     fields = entries[_CONNECTION_FIELDS].tolist()
     for values, expires in zip(fields, left.tolist(), strict=True):
@@ -155,13 +164,16 @@ def connection_rows(taken: Any) -> list[ConnectionRow]:
     return rows
 
 
-def connections(manager: Manager) -> list[ConnectionRow]:
-    """Return every connection and template that is not due, where nothing else goes on."""
+def connections(manager: Manager, call: Call = at_once) -> list[ConnectionRow]:
+    """Return every connection and template that is not due.
+
+    They are copied by ``call``, some at a time, so that forwarding goes on in between.
+    """
     rows: list[ConnectionRow] = []
     begin: int | None = 0
     while begin is not None:
-        taken, begin = take_connections(manager, begin)
-        rows += connection_rows(taken)
+        taken, begin = call(partial(_take_connections, manager, begin))
+        rows += _connection_rows(*taken)
     return rows
 
 

@@ -260,7 +260,10 @@ class Manager:
         if key.mark:
             return
         self._vips[key.address] -= 1
-        if self._vips[key.address] or not self.adopts_vips or key.address in self.stations:
+        if self._vips[key.address]:
+            return
+        del self._vips[key.address]
+        if not self.adopts_vips or key.address in self.stations:
             return
         tables = self.director.tables
         count = int(tables.director[0]["own_count"])

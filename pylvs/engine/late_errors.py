@@ -77,18 +77,16 @@ def _take_in(tables, memory, frames, count, error, is_known, now_ms):
     in_tunnel = error.server == related.TUNNELED
     error.server = NONE
     row = connections.live_request(tables, error, now_ms) if is_known else NONE
+    discard(error, Reason.DISCARDED)
     if row == NONE:
-        discard(error, Reason.DISCARDED)
         return
     entry = tables.connections[row]
     if in_tunnel:
         connections.charge_error(tables, row, error.ip + error.packet_size - error.quotes)
-        discard(error, Reason.DISCARDED)
     elif int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
         entry.in_packets += 1
         servers.charge_request(tables, int64(entry.server), error.packet_size)
         related.translate_in(memory, error, entry)
         ipv4.decrement_ttl(memory, error.ip)
+        error.reason = Reason.ERROR_SENT
         send_to(tables, memory, frames, count, error, int64(entry.server_address), now_ms)
-    else:
-        discard(error, Reason.DISCARDED)

@@ -1,10 +1,11 @@
 """ipvsadm's commands, carried out by a manager: what they print and how they exit."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pylvs.control import listing
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
@@ -21,9 +22,6 @@ _CHANGES: Final = frozenset({"A", "E", "D", "C", "a", "e", "d", "Z", "set"})
 _A_BREATH: Final = 32  # commands carried out between two breaths
 _TOGETHER: Final = 256  # commands of a restore that are guarded at a time
 
-Call = Callable[[Callable[[], Any]], Any]
-"""Runs a function where the manager may be used, and returns its result: ``Engine.call``."""
-
 
 class Result(NamedTuple):
     """What a command leaves behind."""
@@ -31,10 +29,6 @@ class Result(NamedTuple):
     status: int = 0
     output: str = ""
     error: str = ""
-
-
-def _at_once(function: Callable[[], Any]) -> Any:
-    return function()
 
 
 class Guard:
@@ -54,7 +48,7 @@ class Executor:
     def __init__(
         self,
         manager: "Manager",
-        call: Call = _at_once,
+        call: listing.Call = listing.at_once,
         *,
         guard: Guard = Guard(),
         resolves: bool = False,
@@ -91,21 +85,14 @@ class Executor:
         return self._list(command, names)
 
     def _list(self, command: Command, names: Names) -> str:
-        from pylvs.control import listing
-
         manager, show = self._manager, command.show
         if "timeout" in show:
             return render.timeouts(manager.table.timeouts)
         if "daemon" in show:
             return ""
         if "connection" in show:
-            entries = []
-            begin = 0
-            while begin is not None:
-                taken, begin = self._call(partial(listing.take_connections, manager, begin))
-                entries += listing.connection_rows(taken)
-            return render.connections(entries, show, names)
-        rows = self._call(lambda: listing.take(manager)).rows()
+            return render.connections(listing.connections(manager, self._call), show, names)
+        rows = listing.read(manager, self._call)
         if command.verb == "S":
             return render.saved(rows, names)
         if command.service is None:
