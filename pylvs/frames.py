@@ -1,8 +1,8 @@
 """A batch of frames: where each lies in memory, what was read from it, what becomes of it.
 
     driver.receive  -> offset length port_in checksum_* segment_*
-    parse           -> family protocol source destination ports ip transport packet_size
-    match, schedule -> request_bucket reply_bucket connection
+    parse           -> family protocol source destination ports ip transport packet_size, buckets
+    match, schedule -> connection server
     forward         -> port_out verdict reason
     driver.transmit <- everything with verdict TRANSMIT
 

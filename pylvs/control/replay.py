@@ -18,7 +18,7 @@ from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM
 from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, Limits
 
-SEED: Final = (0x9E3_779B_97F5, 0xC2B_2AE3_D27D, 0x165_667B_19E3, 0x27D_4EB2_F165)
+SEED: Final = (0x1E37_79B9_7F4A_7C15, 0x42B2_AE3D_27D4_EB2F)
 """Fixed keys: a replay is no target for a flood, and its output must not vary."""
 
 _MADE_UP_MAC: Final = 0x0200_0000_0000

@@ -2,6 +2,7 @@
 
     parse -> match (and schedule) -> forward -> frames[0 .. leaving].leaves
 
+A few frames are parsed ahead, then each is matched and forwarded before the next one is.
 No socket and no clock: memory, tables and ``now_ms`` come in, so the same code serves a live
 interface, a TAP device, a replayed capture and a property test.
 """
@@ -13,7 +14,7 @@ import numpy as np
 
 from pylvs.engine.chores import do_chores
 from pylvs.engine.forward import forward, leave_born
-from pylvs.engine.match import foresee, match
+from pylvs.engine.match import match
 from pylvs.engine.parse import parse
 from pylvs.engine.waiting import release
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
@@ -36,6 +37,8 @@ from pylvs.tables.layouts import (
 SCRATCH_SIZE: Final = BORN_LIMIT * 2_048
 SWEEP_LIMIT: Final = 1_024  # rows and ticks a breath looks at; about 50 us
 NEW_BATCH: Final = -1
+RUN: Final = 16
+"""Frames that are parsed ahead: few enough to be found in the first-level cache again."""
 PLUGIN_ERRORS_LIMIT: Final = 16
 OWN_MEMORY: Final = SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT + REASSEMBLY_LIMIT * REASSEMBLY_SLOT
 """Bytes of memory the director itself needs: scratch, frames on hold, packets in fragments."""
@@ -43,12 +46,13 @@ OWN_MEMORY: Final = SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT + REASSEMBLY_LIMIT * R
 
 @compiled
 def begin_batch(tables):
-    """Forget the last batch: its freed rows and its scratch may be used again."""
-    connections.begin_batch(tables)
+    """Forget the last batch: its scratch may be used again."""
     fragments.begin_batch(tables)
     director = tables.director[0]
     director.born = 0
+    director.listed = 0
     director.leaving = 0
+    director.parsed = 0
     director.scratch_used = 0
 
 
@@ -68,20 +72,20 @@ def direct(world, memory, frames, count, start, now_ms):
         do_chores(tables, now_ms)
         if tables.director[0].reassembly_count:
             fragments.expire(tables, memory, frames, count, now_ms)
-            leave_born(tables, frames, count, 0)
-        parse(tables, memory, frames, count, now_ms)
-        foresee(tables, frames, count)
-    asks = match(tables, memory, frames, count, start, now_ms)
-    if asks < count:
-        return asks
-    forward(tables, memory, frames, count, now_ms)
+            leave_born(tables, frames, count)
     director = tables.director[0]
-    born = director.born
+    row = start
+    while row < count:
+        if row == director.parsed:
+            director.parsed = min(count, row + RUN)
+            parse(tables, memory, frames, row, director.parsed, now_ms)
+        if not match(tables, memory, frames[row], now_ms):
+            return row
+        forward(tables, memory, frames, count, row, now_ms)
+        row += 1
     arp.solicit(tables, memory, frames, count, now_ms)
     release(tables, memory, frames, count, now_ms)
-    leave_born(tables, frames, count, born)
-    for row in range(count + director.born):
-        tables.reasons[frames[row].reason] += 1
+    leave_born(tables, frames, count)
     return count
 
 
@@ -91,7 +95,7 @@ def announce(world, memory, frames):
     tables = world[0]
     begin_batch(tables)
     complete = arp.announce(tables, memory, frames, 0)
-    leave_born(tables, frames, 0, 0)
+    leave_born(tables, frames, 0)
     return complete
 
 
@@ -114,11 +118,11 @@ class Director:
         *,
         memory: Any = None,
         own_begin: int = 0,
-        seed: tuple[int, int, int, int] | None = None,
+        seed: tuple[int, int] | None = None,
     ) -> None:
         if seed is None:
-            seed = tuple(secrets.randbits(HASH_BITS) | 1 for _ in range(4))  # type: ignore[assignment]
-        assert seed is not None
+            half = 1 << HASH_BITS - 1
+            seed = (secrets.randbits(HASH_BITS) - half, secrets.randbits(HASH_BITS) - half)
         self.tables: Tables = new_tables(limits, seed)
         states.set_timeouts(self.tables.timeouts)
         self.memory = np.zeros(OWN_MEMORY, np.uint8) if memory is None else memory

@@ -32,38 +32,41 @@ _TUNNEL_MTU_MIN: Final = 68  # RFC 791: a path with less room than this is of no
 
 
 @compiled
-def forward(tables, memory, frames, count, now_ms):
-    """Rewrite every frame that leaves, and list them in the order in which they do."""
+def forward(tables, memory, frames, count, row, now_ms):
+    """Rewrite a frame that leaves, and list it and those it gave birth to as the next that do."""
     director = tables.director[0]
-    for row in range(count):
-        frame = frames[row]
-        already_born = director.born
-        reason = frame.reason
-        if reason == Reason.FORWARDED or reason == Reason.RELATED or reason == Reason.BYPASSED:
-            _forward_request(tables, memory, frames, count, frame, now_ms)
-        elif reason == Reason.REPLIED or reason == Reason.RELATED_REPLY:
-            _forward_reply(tables, memory, frames, count, frame, now_ms)
-        elif director.hosted or reason != Reason.NOT_OURS:
-            _forward_other(tables, memory, frames, count, frame, now_ms)
-        elif answers.is_ping_to_own(tables, memory, frame):
-            _answer(tables, memory, frames, count, frame, now_ms)
-        _leave(director, frames, row)
-        leave_born(tables, frames, count, already_born)
+    frame = frames[row]
+    reason = frame.reason
+    if reason == Reason.FORWARDED or reason == Reason.RELATED or reason == Reason.BYPASSED:
+        _forward_request(tables, memory, frames, count, frame, now_ms)
+    elif reason == Reason.REPLIED or reason == Reason.RELATED_REPLY:
+        _forward_reply(tables, memory, frames, count, frame, now_ms)
+    elif director.hosted or reason != Reason.NOT_OURS:
+        _forward_other(tables, memory, frames, count, frame, now_ms)
+    elif answers.is_ping_to_own(tables, memory, frame):
+        _answer(tables, memory, frames, count, frame, now_ms)
+    _leave(tables, frames, row)
+    if director.listed < director.born:
+        leave_born(tables, frames, count)
 
 
 @compiled
-def _leave(director, frames, row):
-    if frames[row].verdict == Verdict.TRANSMIT:
+def _leave(tables, frames, row):
+    """Count a frame by what became of it, and list it if it leaves."""
+    frame, director = frames[row], tables.director[0]
+    tables.reasons[frame.reason] += 1
+    if frame.verdict == Verdict.TRANSMIT:
         frames[director.leaving].leaves = row
         director.leaving += 1
 
 
 @compiled
-def leave_born(tables, frames, count, first):
-    """List the frames born since there were ``first`` of them."""
+def leave_born(tables, frames, count):
+    """List the frames born since this was done last."""
     director = tables.director[0]
-    for row in range(count + first, count + director.born):
-        _leave(director, frames, row)
+    while director.listed < director.born:
+        _leave(tables, frames, count + director.listed)
+        director.listed += 1
 
 
 @apart
@@ -115,12 +118,12 @@ def _tell_sender(tables, memory, frames, count, frame, now_ms):
 
 @compiled
 def _forward_request(tables, memory, frames, count, frame, now_ms):
-    entry = tables.connections[frame.connection]
-    method = int64(entry.conn_flags) & FORWARDING_MASK
-    if entry.server == NONE:
+    if frame.server == NONE:
         _bypass(tables, memory, frames, count, frame, now_ms)
         return
-    server = tables.servers[entry.server]
+    server = tables.servers[frame.server]
+    entry = tables.connections[frame.connection]
+    method = int64(entry.conn_flags) & FORWARDING_MASK
     path_row = int64(server.path)
     if path_row == NONE:
         _lose(tables, memory, frames, count, frame, server, method, now_ms)
@@ -199,9 +202,7 @@ def _take_back(tables, memory, answer, row, method):
 @compiled
 def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
     """Take one from the TTL and see whether the packet fits; if not, the client was told."""
-    error = count + tables.director[0].born
-    allowed = routing.outlives(tables, memory, frames, count, frame, now_ms)
-    if allowed:
+    if routing.outlives(tables, memory, frames, count, frame, now_ms):
         ipv4.decrement_ttl(memory, frame.ip)
         if method == TUNNEL:
             mtu -= tunnel.overhead(server)
@@ -210,12 +211,13 @@ def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms
                 return False
             if not tables.director[0].pmtu_disc:
                 return True
-        if frame.quotes:
+        if frame.quotes or routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
             return True
-        allowed = routing.fits(tables, memory, frames, count, frame, mtu, now_ms)
-    if count + tables.director[0].born > error:
-        connections.charge_error(tables, frame.connection, frames[error].packet_size)
-    return allowed
+    director = tables.director[0]
+    if director.listed < director.born:
+        error = frames[count + director.listed]
+        connections.charge_error(tables, frame.connection, error.packet_size)
+    return False
 
 
 @compiled

@@ -28,38 +28,28 @@ from pylvs.wire import ipv4, transport
 
 
 @compiled
-def foresee(tables, frames, count):
-    """Look ahead for the connections of all frames."""
-    for row in range(count):
-        if frames[row].verdict == Verdict.MATCH:
-            connections.foresee(tables, frames[row])
+def match(tables, memory, frame, now_ms):
+    """Decide the frame, or leave it with verdict ASK and return False.
 
-
-@compiled
-def match(tables, memory, frames, count, start, now_ms):
-    """Decide every frame from ``start`` on; return ``count``, or the row of a frame to ASK about.
-
-    A frame asked about is entered again with ``server`` set to the answer.
+    It is then entered again with ``server`` set to the answer.
     """
     director = tables.director[0]
-    for row in range(start, count):
-        frame = frames[row]
-        server = DECIDED
-        if frame.verdict == Verdict.ASK:
-            server = int64(frame.server)
-        elif frame.verdict == Verdict.MATCH and _asks_for_connection(tables, memory, frame, now_ms):
-            server = schedule(tables, frame, now_ms)
-        if server == schedulers.ASK_PYTHON:
-            frame.verdict = Verdict.ASK
-            return row
-        if server != DECIDED:
-            connect(tables, frame, server, now_ms)
-        if director.doomed != NONE:  # it has counted for the scheduler up to here
-            connections.remove(tables, director.doomed)
-            director.doomed = NONE
-        if director.serves_itself and frame.reason == Reason.FORWARDED:
-            _hear_own_reset(tables, memory, frame, now_ms)
-    return count
+    server = DECIDED
+    if frame.verdict == Verdict.ASK:
+        server = int64(frame.server)
+    elif frame.verdict == Verdict.MATCH and _asks_for_connection(tables, memory, frame, now_ms):
+        server = schedule(tables, frame, now_ms)
+    if server == schedulers.ASK_PYTHON:
+        frame.verdict = Verdict.ASK
+        return False
+    if server != DECIDED:
+        connect(tables, frame, server, now_ms)
+    if director.doomed != NONE:  # it has counted for the scheduler up to here
+        connections.remove(tables, director.doomed)
+        director.doomed = NONE
+    if director.serves_itself and frame.reason == Reason.FORWARDED:
+        _hear_own_reset(tables, memory, frame, now_ms)
+    return True
 
 
 @apart

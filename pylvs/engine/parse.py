@@ -21,8 +21,8 @@ from pylvs.frames import (
     Verdict,
 )
 from pylvs.host import arp, fragments, options
-from pylvs.jit import apart, compiled
-from pylvs.tables import marks, paths, servers
+from pylvs.jit import apart, compiled, prefetch
+from pylvs.tables import connections, marks, paths, servers
 from pylvs.wire import checksum, ethernet, icmp, ipv4, transport
 from pylvs.wire.memory import load_u8, load_u16, load_u32, load_u48
 
@@ -31,13 +31,17 @@ _MULTICAST_BEGIN: Final = 224
 _CLASS_E_BEGIN: Final = 240
 _LIMITED_BROADCAST: Final = 0xFFFF_FFFF
 _NO_PORT: Final = -1
+_AHEAD: Final = 4  # frames; memory is this far away while one is parsed
 
 
 @compiled
-def parse(tables, memory, frames, count, now_ms):
-    """Read every frame's headers."""
-    for row in range(count):
+def parse(tables, memory, frames, begin, end, now_ms):
+    """Read the headers of some frames, and look ahead for their connections."""
+    row = begin
+    while row < end:
         frame = frames[row]
+        row += 1
+        prefetch(memory, frames[row + _AHEAD].offset)
         frame.connection = NONE
         frame.service = NONE
         frame.server = NONE
@@ -49,6 +53,11 @@ def parse(tables, memory, frames, count, now_ms):
         frame.quotes = 0
         frame.verdict = Verdict.PASS
         _parse_frame(tables, memory, frame, now_ms)
+        if frame.verdict == Verdict.MATCH:
+            connections.foresee(tables, frame)
+    for at in range(begin, end):
+        if frames[at].verdict == Verdict.MATCH:
+            connections.approach(tables, frames[at])
 
 
 @compiled
@@ -98,7 +107,7 @@ def _parse_ipv4(tables, memory, frame, now_ms):
     if size > room:
         _drop(frame, Reason.TRUNCATED)
         return
-    if checksum.of_header(memory, ip, header) != 0:
+    if not checksum.is_header_sound(memory, ip, header):
         _drop(frame, Reason.BAD_HEADER)
         return
     frame.family = 4
@@ -225,23 +234,31 @@ def _schedules_errors(tables):
 @compiled
 def _parse_transport(tables, memory, frame):
     size = frame.packet_size - (frame.transport - frame.ip)
-    least = transport.header_size_min(frame.protocol)
+    protocol = frame.protocol
+    if protocol == ipv4.TCP and size >= transport.TCP_HEADER_SIZE:  # what most packets are
+        _read_ports(memory, frame)
+        frame.signal = load_u8(memory, frame.transport + transport.FLAGS)
+        return
+    least = transport.header_size_min(protocol)
     if least == transport.UNTRACKED:
         frame.reason = Reason.NOT_OURS
         return
     if size < transport.PORTS_SIZE:
         _lose_portless(tables, frame)
         return
-    frame.source_port = load_u16(memory, frame.transport + transport.SOURCE_PORT)
-    frame.destination_port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
-    frame.verdict = Verdict.MATCH
+    _read_ports(memory, frame)
     frame.signal = 0
     if size < least:
         frame.signal = SHORT
-    elif frame.protocol == ipv4.TCP:
-        frame.signal = load_u8(memory, frame.transport + transport.FLAGS)
-    elif frame.protocol == ipv4.SCTP:
+    elif protocol == ipv4.SCTP:
         frame.signal = transport.sctp_event(memory, frame.transport, size)
+
+
+@compiled
+def _read_ports(memory, frame):
+    frame.source_port = load_u16(memory, frame.transport + transport.SOURCE_PORT)
+    frame.destination_port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
+    frame.verdict = Verdict.MATCH
 
 
 @apart

@@ -45,13 +45,15 @@ def count_request(tables, frame, row, now_ms):
     Before it is forwarded, as in Linux: a packet that then cannot leave has been counted.
     """
     entry = tables.connections[row]
-    frame.connection = row
-    frame.verdict = Verdict.TRANSMIT
-    frame.reason = Reason.BYPASSED if entry.server == NONE else Reason.FORWARDED
-    servers.charge_request(tables, int64(entry.server), frame.packet_size)
+    server_row = int64(entry.server)
     only_input = int64(entry.conn_flags) & FLAG_NO_OUTPUT
     entry.in_packets += 1
+    servers.charge_request(tables, server_row, frame.packet_size)
     track(tables, frame, row, states.SEES_INPUT_ONLY if only_input else states.SEES_INPUT, now_ms)
+    frame.connection = row
+    frame.server = server_row
+    frame.verdict = Verdict.TRANSMIT
+    frame.reason = Reason.BYPASSED if server_row == NONE else Reason.FORWARDED
 
 
 @compiled
@@ -61,6 +63,7 @@ def count_unanswered(tables, frame, row):
     frame.connection = row
     frame.verdict = Verdict.TRANSMIT
     frame.reason = Reason.RELATED
+    frame.server = entry.server
     servers.charge_request(tables, int64(entry.server), frame.packet_size)
     entry.in_packets += 1
 
@@ -69,24 +72,34 @@ def count_unanswered(tables, frame, row):
 def track(tables, frame, row, view, now_ms):
     """Run the state machine and start the timer anew with the state's timeout."""
     entry = tables.connections[row]
-    state = 0
-    if frame.signal == SHORT and frame.protocol != ipv4.UDP:
-        if int64(entry.conn_flags) & FLAG_ONE_PACKET == 0:
-            expiry.restart(tables, row, int64(entry.timeout_ms), now_ms)
+    protocol, signal = frame.protocol, frame.signal
+    if protocol == ipv4.UDP:
+        _track_datagram(tables, row, view, now_ms)
         return
-    if frame.protocol != ipv4.UDP:
+    timeout = int64(entry.timeout_ms)
+    if signal != SHORT:
         guarded = tables.director[0].guarded
-        state = states.next_state(frame.protocol, frame.signal, int64(entry.state), view, guarded)
+        state = states.next_state(protocol, signal, int64(entry.state), view, guarded)
+        timeout = states.timeout_ms(tables.timeouts, protocol, state)
         entry.state = state
-        connections.set_active(tables, row, states.is_active(frame.protocol, state))
-    if entry.control != NONE and (
-        states.is_established(frame.protocol, state)
-        or (frame.protocol == ipv4.UDP and view == states.SEES_OUTPUT)
-    ):
-        template = tables.connections[entry.control]
-        if int64(template.conn_flags) & FLAG_TEMPLATE:
-            template.state = states.TEMPLATE_ASSURED
-    if int64(entry.conn_flags) & FLAG_ONE_PACKET:
-        return
-    timeout = states.timeout_ms(tables.timeouts, frame.protocol, state)
+        connections.set_active(tables, row, states.is_active(protocol, state))
+        if entry.control != NONE and states.is_established(protocol, state):
+            _assure(tables, entry)
     expiry.restart(tables, row, timeout, now_ms)
+
+
+@compiled
+def _track_datagram(tables, row, view, now_ms):
+    entry = tables.connections[row]
+    if entry.control != NONE and view == states.SEES_OUTPUT:
+        _assure(tables, entry)
+    if int64(entry.conn_flags) & FLAG_ONE_PACKET == 0:
+        expiry.restart(tables, row, states.timeout_ms(tables.timeouts, ipv4.UDP, 0), now_ms)
+
+
+@compiled
+def _assure(tables, entry):
+    """The client has shown that it is there: so does the template it came by."""
+    template = tables.connections[entry.control]
+    if int64(template.conn_flags) & FLAG_TEMPLATE:
+        template.state = states.TEMPLATE_ASSURED

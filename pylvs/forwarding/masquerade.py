@@ -11,7 +11,7 @@ from numpy import int64
 from pylvs.frames import SHORT
 from pylvs.jit import apart, compiled
 from pylvs.wire import crc32c, ipv4, transport
-from pylvs.wire.checksum import replace_partial, replace_u16, replace_u32
+from pylvs.wire.checksum import adjust, adjust_partial, difference_u16, difference_u32
 from pylvs.wire.memory import load_u16, load_u32, store_u16, store_u32
 
 
@@ -58,24 +58,32 @@ def _translate(memory, frame, address_field, port_field, address, port):
     store_u32(memory, ip + address_field, address)
     store_u16(memory, header + port_field, port)
     header_sum = load_u16(memory, ip + ipv4.CHECKSUM)
-    store_u16(memory, ip + ipv4.CHECKSUM, replace_u32(header_sum, old_address, address))
+    difference = difference_u32(old_address, address)
+    store_u16(memory, ip + ipv4.CHECKSUM, adjust(header_sum, difference))
 
-    if frame.protocol == ipv4.SCTP:
+    protocol = frame.protocol
+    if protocol == ipv4.SCTP:
         if port != old_port:
             _mend_sctp(memory, frame)
         return
-    field = header + transport.checksum_field(frame.protocol)
+    field = header + transport.checksum_field(protocol)
     old = load_u16(memory, field)
     if frame.checksum_start:
-        store_u16(memory, field, replace_partial(old, old_address, address))
-    elif frame.protocol == ipv4.UDP and old == 0:
-        size = frame.packet_size - (header - ip)
-        store_u16(memory, field, transport.full_checksum(memory, ip, header, ipv4.UDP, size))
+        new = adjust_partial(old, difference)
     else:
-        new = replace_u16(replace_u32(old, old_address, address), old_port, port)
-        if frame.protocol == ipv4.UDP and new == 0:
-            new = 0xFFFF  # zero would mean that there is none
-        store_u16(memory, field, new)
+        new = adjust(old, difference + difference_u16(old_port, port))
+        if protocol == ipv4.UDP:
+            new = _mend_udp(memory, frame, old, new)
+    store_u16(memory, field, new)
+
+
+@compiled
+def _mend_udp(memory, frame, old, new):
+    """Return the checksum a datagram is to have: zero would mean that there is none."""
+    if old == 0:
+        size = frame.packet_size - (frame.transport - frame.ip)
+        new = transport.full_checksum(memory, frame.ip, frame.transport, ipv4.UDP, size)
+    return new if new else 0xFFFF
 
 
 @apart

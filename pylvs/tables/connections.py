@@ -9,11 +9,11 @@ persistent clients, are rows of the same table: client port 0, the client's addr
 
 from typing import Final
 
-from numpy import int64
+from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import compiled, prefetch
-from pylvs.tables import expiry, layouts, servers, states
+from pylvs.tables import expiry, servers, states
 from pylvs.tables.layouts import (
     FLAG_HASHED,
     FLAG_INACTIVE,
@@ -26,24 +26,18 @@ from pylvs.tables.layouts import (
 CHAIN_LIMIT: Final = 4_096
 """How far a chain is followed; only one client port and thousands of services come near."""
 
-_HASH_BITS: Final = layouts.HASH_BITS
-
 
 @compiled
 def bucket_of(tables, address, port, protocol):
     """Hash a client's end to a bucket.
 
-    Multilinear hashing over 16-bit words with 44-bit random multipliers, taking the top bits modulo
-    2**44: two-universal (Dietzfelbinger), and no product leaves int64 on the way.
+    Multilinear hashing over 32-bit words with 64-bit random multipliers, taking the top bits modulo
+    2**64: universal, whatever clients choose (Thorup, "High speed hashing for integers and
+    strings", section 3.3).
     """
     director = tables.director[0]
-    total = (
-        director.seed_0 * (address >> 16)
-        + director.seed_1 * (address & 0xFFFF)
-        + director.seed_2 * port
-        + director.seed_3 * (protocol + 1)
-    ) & ((1 << _HASH_BITS) - 1)
-    return total >> director.hash_shift
+    total = director.seed_0 * address + director.seed_1 * (port << 8 | protocol)
+    return int64(uint64(total) >> uint64(director.hash_shift))
 
 
 @compiled
@@ -66,7 +60,7 @@ def live_request(tables, frame, now_ms):
             and entry.protocol == frame.protocol
             and int64(entry.conn_flags) & FLAG_TEMPLATE == 0
         ):
-            return live(tables, row, now_ms)
+            return row if entry.expires_ms > now_ms else live(tables, row, now_ms)
         row = int64(entry.next)
     return NONE
 
@@ -109,7 +103,7 @@ def live_reply(tables, frame, now_ms):
             and int64(entry.conn_flags) & FLAG_TEMPLATE == 0
             and _sends_from(entry, frame.source, frame.source_port)
         ):
-            return live(tables, row, now_ms)
+            return row if entry.expires_ms > now_ms else live(tables, row, now_ms)
         row = int64(entry.next)
     return NONE
 
@@ -124,17 +118,24 @@ def _sends_from(entry, address, port):
 
 @compiled
 def foresee(tables, frame):
-    """Note where the frame's connection would be, and have the newest ones there brought near.
+    """Note where the frame's connection would be, and have the heads of those chains brought near.
 
-    Done for a whole batch ahead of its lookups: with a million connections a lookup waits for
-    memory twice, and these waits overlap.
+    Done for some frames ahead of their lookups, as is ``approach``: with a million connections a
+    lookup waits for memory twice, and these waits overlap.
     """
     request = bucket_of(tables, frame.source, frame.source_port, frame.protocol)
     reply = bucket_of(tables, frame.destination, frame.destination_port, frame.protocol)
     frame.request_bucket = request
     frame.reply_bucket = reply
-    prefetch(tables.connections, int64(tables.buckets[request]))
-    prefetch(tables.connections, int64(tables.buckets[reply]))
+    prefetch(tables.buckets, request)
+    prefetch(tables.buckets, reply)
+
+
+@compiled
+def approach(tables, frame):
+    """Have the newest connections brought near that may be the frame's; it was foreseen."""
+    prefetch(tables.connections, int64(tables.buckets[frame.request_bucket]))
+    prefetch(tables.connections, int64(tables.buckets[frame.reply_bucket]))
 
 
 @compiled
@@ -147,17 +148,6 @@ def charge_error(tables, row, size):
     flags = int64(entry.conn_flags)
     if flags & FORWARDING_MASK != MASQUERADE and flags & FLAG_ONE_PACKET == 0:
         servers.charge_reply(tables, int64(entry.server), size)
-
-
-@compiled
-def begin_batch(tables):
-    """Let the rows freed in the batch before be used again."""
-    director = tables.director[0]
-    if director.freed != NONE:
-        tables.connections[director.freed_tail].next = director.free
-        director.free = director.freed
-        director.freed = NONE
-        director.freed_tail = NONE
 
 
 @compiled
@@ -220,10 +210,9 @@ def set_active(tables, row, active):
 
 @compiled
 def remove(tables, row):
-    """Take a connection out of chain, wheel and counts; its row is free from the next batch on.
+    """Take a connection out of chain, wheel and counts; its row is free, and keeps what it says.
 
-    NB: until then it keeps what ``forward`` reads: frames matched to it earlier in the batch are
-    still to be sent.
+    The frame that had it removed is still to be forwarded, or refused, by that.
     """
     entry = tables.connections[row]
     flags = int64(entry.conn_flags)
@@ -245,10 +234,8 @@ def remove(tables, row):
     if entry.control != NONE:
         tables.connections[entry.control].controls -= 1
     entry.expires_ms = 0
-    entry.next = director.freed
-    if director.freed == NONE:
-        director.freed_tail = row
-    director.freed = row
+    entry.next = director.free
+    director.free = row
 
 
 @compiled

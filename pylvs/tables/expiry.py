@@ -67,8 +67,11 @@ def place(tables, row):
 def restart(tables, row, timeout_ms, now_ms):
     """Start the connection's timer anew."""
     entry = tables.connections[row]
+    is_later = timeout_ms >= entry.timeout_ms
     entry.timeout_ms = timeout_ms
     entry.expires_ms = now_ms + timeout_ms
+    if is_later:
+        return
     begin = tables.director[0].tick + 1
     ahead = (int64(entry.wheel_slot) - begin) % WHEEL_SIZE
     if (now_ms + timeout_ms) // TICK_MS < begin + ahead:

@@ -270,12 +270,8 @@ HELD: Final = np.dtype([
 DIRECTOR: Final = np.dtype([
     ("seed_0", np.int64),          # keys of the flow hash
     ("seed_1", np.int64),
-    ("seed_2", np.int64),
-    ("seed_3", np.int64),
     ("hash_shift", np.int64),      # HASH_BITS less the bucket count's logarithm
     ("free", np.int64),            # head of the list of free connection rows
-    ("freed", np.int64),           # head and tail of those freed in this batch, not yet reusable
-    ("freed_tail", np.int64),
     ("doomed", np.int64),          # a connection that has to go once its packet was scheduled anew
     ("high_water", np.int64),      # rows never used begin here
     ("connection_count", np.int64),
@@ -283,6 +279,8 @@ DIRECTOR: Final = np.dtype([
     ("path_count", np.int64),
     ("own_count", np.int64),
     ("born", np.int64),            # frames born in this batch
+    ("listed", np.int64),          # those of them that were looked at for leaving
+    ("parsed", np.int64),          # frames of this batch that were parsed
     ("leaving", np.int64),         # frames that leave with this batch
     ("scratch_begin", np.int64),   # region of memory for frames born in the director
     ("scratch_used", np.int64),
@@ -347,7 +345,7 @@ DIRECTOR: Final = np.dtype([
     ("snat_reroute", np.int64),    # nobody asks: a reply goes by where it goes to, always
 ], align=True)
 
-HASH_BITS: Final = 44
+HASH_BITS: Final = 64
 WHEEL_SIZE: Final = 16_384
 TICK_MS: Final = 64  # horizon 1,048 s: above every timeout but those of --set and persistence
 SERVICE_BUCKETS: Final = 16_384
@@ -453,15 +451,15 @@ class Tables:
         raise AttributeError(f"there is no table {name}")
 
 
-def new_tables(limits: Limits, seed: tuple[int, int, int, int]) -> Tables:
-    """Return empty tables.  ``seed`` keys the flow hash: four random ints of 44 bits."""
+def new_tables(limits: Limits, seed: tuple[int, int]) -> Tables:
+    """Return empty tables.  ``seed`` keys the flow hash: two random numbers, signed, of 64 bits."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
     tables = Tables(attributed(np.frombuffer(mmap.mmap(-1, TABLES.itemsize, flags), TABLES, 1)))
     director = tables.director[0]
     for name, value in limits._asdict().items():
         assert value <= getattr(ROOM, name), f"no room for {value} {name}"
         director[f"{name}_limit"] = value
-    for name, value in zip(("seed_0", "seed_1", "seed_2", "seed_3"), seed, strict=True):
+    for name, value in zip(("seed_0", "seed_1"), seed, strict=True):
         director[name] = value
     bucket_bits = max(4, (limits.connections - 1).bit_length())
     director["hash_shift"] = HASH_BITS - bucket_bits
@@ -470,7 +468,7 @@ def new_tables(limits: Limits, seed: tuple[int, int, int, int]) -> Tables:
         getattr(tables, name)[:] = NONE
     for name in ("slot_owners", "cache_buckets"):
         getattr(tables, name)[:] = NONE
-    for name in ("free", "freed", "freed_tail", "doomed"):
+    for name in ("free", "doomed"):
         director[name] = NONE
     director["tick"] = -1
     director["dice"] = seed[0] & 0x7FFF_FFFF

@@ -31,7 +31,13 @@ STATE_NAMES: Final = {
 TEMPLATE_NONE, TEMPLATE_ASSURED = range(2)
 TEMPLATE_NAMES: Final = ("NONE", "ASSURED")
 
-SYN_EVENT, FIN_EVENT, ACK_EVENT, RST_EVENT = range(4)
+SYN_EVENT, FIN_EVENT, ACK_EVENT, RST_EVENT, NO_EVENT = range(5)
+_EVENTS: Final = {
+    transport.RST: RST_EVENT,
+    transport.SYN: SYN_EVENT,
+    transport.FIN: FIN_EVENT,
+    transport.ACK: ACK_EVENT,
+}  # the first that applies
 SEES_INPUT: Final = 0
 SEES_OUTPUT: Final = 1
 SEES_INPUT_ONLY: Final = 2
@@ -135,18 +141,23 @@ NEW_TIMEOUT_MS: Final = 3_000  # until the first packet has run the state machin
 LINGER_MS: Final = 60_000  # a template that is due and still controls connections
 
 
+def _event_of(flags: int) -> int:
+    """Return what TCP flags mean; NO_EVENT if nothing."""
+    for flag, event in _EVENTS.items():
+        if flags & flag:
+            return event
+    return NO_EVENT
+
+
+_EVENT_MASK: Final = 0x1F
+_EVENT_OF: Final = np.array([_event_of(flags) for flags in range(_EVENT_MASK + 1)], np.int8)
+
+
 @compiled
 def next_tcp_state(flags, state, view):
     """Return the state after a packet with these TCP flags; ``view`` is one of SEES_*."""
-    if flags & transport.RST:
-        return int64(TRANSITIONS[view, RST_EVENT, state])
-    if flags & transport.SYN:
-        return int64(TRANSITIONS[view, SYN_EVENT, state])
-    if flags & transport.FIN:
-        return int64(TRANSITIONS[view, FIN_EVENT, state])
-    if flags & transport.ACK:
-        return int64(TRANSITIONS[view, ACK_EVENT, state])
-    return CL
+    event = int64(_EVENT_OF[flags & _EVENT_MASK])
+    return CL if event == NO_EVENT else int64(TRANSITIONS[view, event, state])
 
 
 @compiled

@@ -4,7 +4,7 @@ import sys
 from typing import Final
 
 import numpy as np
-from numpy import int64
+from numpy import int64, uint64
 
 from pylvs.jit import compiled
 from pylvs.wire.memory import load_u32
@@ -14,36 +14,49 @@ LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
 @compiled
 def fold(total):
-    """Fold a one's complement sum below 2**48 to 16 bits."""
-    total = (total & 0xFFFF) + (total >> 16)
+    """Fold a one's complement sum below 2**32 to 16 bits."""
     total = (total & 0xFFFF) + (total >> 16)
     return (total & 0xFFFF) + (total >> 16)
 
 
 @compiled
-def replace_u16(checksum, old, new):
-    """Return ``checksum`` after one 16-bit word of its data went from ``old`` to ``new``.
+def fold_wide(total):
+    """Fold a one's complement sum below 2**48 to 16 bits."""
+    return fold((total & 0xFFFF_FFFF) + (total >> 32))
+
+
+@compiled
+def difference_u16(old, new):
+    """Return what a checksum is to be adjusted by when a 16-bit word goes from ``old`` to ``new``.
+
+    Differences add up.
+    """
+    return (~old & 0xFFFF) + new
+
+
+@compiled
+def difference_u32(old, new):
+    """Return likewise the difference that an aligned 32-bit word makes."""
+    return (~old & 0xFFFF) + (~(old >> 16) & 0xFFFF) + (new & 0xFFFF) + (new >> 16)
+
+
+@compiled
+def adjust(checksum, difference):
+    """Return ``checksum`` after its data changed.
 
     RFC 1624, equation 3: HC' = ~(~HC + ~m + m').  Equation 2 of RFC 1141 is shorter and
     wrong when the result is all ones.
     """
-    return ~fold((~checksum & 0xFFFF) + (~old & 0xFFFF) + new) & 0xFFFF
+    return ~fold((~checksum & 0xFFFF) + difference) & 0xFFFF
 
 
 @compiled
-def replace_u32(checksum, old, new):
-    """Return ``checksum`` after an aligned 32-bit word went from ``old`` to ``new``."""
-    total = (~checksum & 0xFFFF) + (~old & 0xFFFF) + (~(old >> 16) & 0xFFFF)
-    return ~fold(total + (new & 0xFFFF) + (new >> 16)) & 0xFFFF
-
-
-@compiled
-def replace_partial(partial, old, new):
+def adjust_partial(partial, difference):
     """Return an unfinished checksum after an address of its pseudo-header changed.
 
     An unfinished field holds the sum itself, not its complement; ports are not in it yet.
     """
-    return ~replace_u32(~partial & 0xFFFF, old, new) & 0xFFFF
+    return fold(partial + difference)
 
 
 @compiled
@@ -67,12 +80,21 @@ def add(memory, at, size, total):
 
 @compiled
 def of_header(memory, at, size):
-    """Return the checksum an IPv4 header should carry, its own field counted as it stands.
+    """Return the checksum that an IPv4 header of ``size`` bytes should carry; its own is zero."""
+    return ~fold_wide(_sum_of_header(memory, at, size)) & 0xFFFF
 
-    ``size`` is a multiple of four, as every IPv4 header's.
-    """
+
+@compiled
+def is_header_sound(memory, at, size):
+    """Whether an IPv4 header's checksum is right: its words sum up to all ones."""
+    return uint64(_sum_of_header(memory, at, size)) % uint64(0xFFFF) == 0
+
+
+@compiled
+def _sum_of_header(memory, at, size):
+    """Return the sum of a header's 32-bit words; its size is a multiple of theirs."""
     total = load_u32(memory, at) + load_u32(memory, at + 4) + load_u32(memory, at + 8)
     total += load_u32(memory, at + 12) + load_u32(memory, at + 16)
     for option in range(at + 20, at + size, 4):
         total += load_u32(memory, option)
-    return ~fold(total) & 0xFFFF
+    return total

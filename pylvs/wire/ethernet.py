@@ -9,7 +9,7 @@
 from typing import Final
 
 from pylvs.jit import compiled
-from pylvs.wire.memory import store_u16, store_u48
+from pylvs.wire.memory import store_u16, store_u32, store_u64
 
 DESTINATION: Final = 0
 SOURCE: Final = 6
@@ -28,6 +28,6 @@ SIZE_MIN: Final = 60  # without frame check sequence; shorter frames arrive padd
 
 @compiled
 def write(memory, at, destination, source, ethertype):
-    store_u48(memory, at + DESTINATION, destination)
-    store_u48(memory, at + SOURCE, source)
+    store_u64(memory, at, (destination << 16) | (source >> 32))
+    store_u32(memory, at + 8, source & 0xFFFF_FFFF)
     store_u16(memory, at + TYPE, ethertype)

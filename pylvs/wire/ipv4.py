@@ -16,6 +16,8 @@
 
 from typing import Final
 
+from numpy import uint64
+
 from pylvs.jit import compiled
 from pylvs.wire import checksum
 from pylvs.wire.memory import load_u8, load_u16, store_u16, store_u32
@@ -71,11 +73,10 @@ def is_fragment(memory, ip):
 
 @compiled
 def decrement_ttl(memory, ip):
-    """Take one from the TTL and mend the header checksum."""
-    old = load_u16(memory, ip + TTL)  # TTL and protocol share a checksum word
-    store_u16(memory, ip + TTL, old - 0x100)
-    sum_ = load_u16(memory, ip + CHECKSUM)
-    store_u16(memory, ip + CHECKSUM, checksum.replace_u16(sum_, old, old - 0x100))
+    """Take one from the TTL and mend the header checksum (RFC 1141: add what the data lost)."""
+    memory[uint64(ip + TTL)] -= 1
+    sum_ = load_u16(memory, ip + CHECKSUM) + 0x100
+    store_u16(memory, ip + CHECKSUM, sum_ + (sum_ >= 0xFFFF))
 
 
 @compiled

@@ -27,10 +27,16 @@ def load_u32(memory, at):
     return (load_u16(memory, at) << 16) | load_u16(memory, at + 2)
 
 
+@one_load(8)
+def load_u64(memory, at):
+    """Return eight bytes; as int64, so that those above 2**63 are negative."""
+    return (load_u32(memory, at) << 32) | load_u32(memory, at + 4)
+
+
 @compiled
 def load_u48(memory, at):
-    """Return a MAC address as an integer."""
-    return (load_u16(memory, at) << 32) | load_u32(memory, at + 2)
+    """Return a MAC address, with at least two bytes behind it, as an integer."""
+    return (load_u64(memory, at) >> 16) & 0xFFFF_FFFF_FFFF
 
 
 @one_store(2)
@@ -43,6 +49,12 @@ def store_u16(memory, at, value):
 def store_u32(memory, at, value):
     store_u16(memory, at, value >> 16)
     store_u16(memory, at + 2, value & 0xFFFF)
+
+
+@one_store(8)
+def store_u64(memory, at, value):
+    store_u32(memory, at, (value >> 32) & 0xFFFF_FFFF)
+    store_u32(memory, at + 4, value & 0xFFFF_FFFF)
 
 
 @compiled

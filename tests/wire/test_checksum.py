@@ -11,9 +11,10 @@ from tests.packets import internet_checksum
 
 add = entrance(checksum.add)
 fold = entrance(checksum.fold)
-replace_u16 = entrance(checksum.replace_u16)
-replace_u32 = entrance(checksum.replace_u32)
-replace_partial = entrance(checksum.replace_partial)
+difference_u16 = entrance(checksum.difference_u16)
+difference_u32 = entrance(checksum.difference_u32)
+adjust = entrance(checksum.adjust)
+adjust_partial = entrance(checksum.adjust_partial)
 
 
 @examples(200)
@@ -24,24 +25,25 @@ def test_the_sum_over_any_bytes_is_the_textbooks(data, at):
 
 
 @examples(200)
-@given(st.binary(min_size=8, max_size=40), st.integers(0, 0xFFFFFFFF))
-def test_an_updated_checksum_is_the_one_computed_afresh(data, new):
+@given(st.binary(min_size=8, max_size=40), st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFF))
+def test_an_updated_checksum_is_the_one_computed_afresh(data, address, port):
     data = b"\x45\x00" + data[2 : len(data) & ~1]  # no header is all zeros
-    old = int.from_bytes(data[4:8], "big")
-    changed = data[:4] + new.to_bytes(4, "big") + data[8:]
-    updated = replace_u32(internet_checksum(data), old, new)
+    changed = data[:2] + port.to_bytes(2, "big") + address.to_bytes(4, "big") + data[8:]
+    difference = difference_u32(int.from_bytes(data[4:8], "big"), address)
+    difference += difference_u16(int.from_bytes(data[2:4], "big"), port)
+    updated = adjust(internet_checksum(data), difference)
     # 0x0000 and 0xFFFF are the same sum; only the verdict on the packet counts.
     assert internet_checksum(changed + updated.to_bytes(2, "big")) == 0
 
 
 def test_the_corner_that_broke_rfc_1141():
     """RFC 1624, section 4: an update whose result is all zeros must not come out as all ones."""
-    assert replace_u16(0xDD2F, 0x5555, 0x3285) == 0x0000
+    assert adjust(0xDD2F, difference_u16(0x5555, 0x3285)) == 0x0000
 
 
 @examples(100)
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF))
 def test_an_unfinished_checksum_moves_the_other_way(partial, old, new):
-    moved = replace_partial(partial, old, new)
+    moved = adjust_partial(partial, difference_u32(old, new))
     want = fold(partial + (~old & 0xFFFF) + (~(old >> 16) & 0xFFFF) + (new & 0xFFFF) + (new >> 16))
     assert moved % 0xFFFF == want % 0xFFFF
