@@ -138,16 +138,30 @@ def _apply_server(tables, command):
         if row == NONE:
             command.result = UNKNOWN
             return
-        servers.unlink_sender(tables, row)
         if command.kind == EDIT_SERVER:
+            moves = _moves_sender(tables.servers[row], command)
+            if moves:
+                servers.unlink_sender(tables, row)
             _edit_server(tables, tables.servers[row], command)
-            servers.link_sender(tables, row)
+            if moves:
+                servers.link_sender(tables, row)
         else:
+            servers.unlink_sender(tables, row)
             servers.remove(tables, service, row, command.now_ms)
             if tables.director[0].expire_nodest_conn:
                 _flush_gone(tables)
     schedulers.changed(tables, service, command.kind == EDIT_SERVER)
     command.result = row
+
+
+@compiled
+def _moves_sender(server, command):
+    """Whether an edit changes what a server is found by; else it keeps its place in the chain."""
+    return (
+        server.forwarding != command.forwarding
+        or server.tunnel_type != command.tunnel_type
+        or server.tunnel_port != command.tunnel_port
+    )
 
 
 @compiled

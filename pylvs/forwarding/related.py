@@ -14,7 +14,7 @@ from numpy import int64
 from pylvs.frames import LOCAL_DELIVERY, NONE, RECORDS_ROUTE, STAMPED
 from pylvs.jit import apart, compiled
 from pylvs.tables import servers
-from pylvs.tables.layouts import GRE, GUE
+from pylvs.tables.layouts import GRE, GUE, IPIP
 from pylvs.wire import checksum, gre, gue, icmp, ipv4, transport
 from pylvs.wire.memory import load_u8, load_u16, load_u32, store_u16, store_u32
 
@@ -29,12 +29,12 @@ def read_quote(tables, memory, frame):
     """Fill the frame's flow from what it quotes; return FLOW, PORTLESS or NOBODYS."""
     quote = frame.transport + icmp.HEADER_SIZE
     end = frame.ip + frame.packet_size
-    if not _is_whole(memory, quote, end):
+    if not _is_header(memory, quote, end):
         return NOBODYS
     if frame.delivery & LOCAL_DELIVERY:
         inner = _in_tunnel(tables, memory, quote, end)
         if inner != NONE:
-            if not _is_whole(memory, inner, end):
+            if not _is_header(memory, inner, end):
                 return NOBODYS
             frame.server = TUNNELED
             quote = inner
@@ -62,12 +62,11 @@ def read_quote(tables, memory, frame):
 
 
 @compiled
-def _is_whole(memory, ip, end):
-    """Whether an IPv4 header lies here."""
+def _is_header(memory, ip, end):
+    """Whether an IPv4 header lies here, with its options or not all of them."""
     if ip + ipv4.HEADER_SIZE > end or load_u8(memory, ip) >> 4 != 4:
         return False
-    header = ipv4.header_size(memory, ip)
-    return header >= ipv4.HEADER_SIZE and ip + header <= end
+    return ipv4.header_size(memory, ip) >= ipv4.HEADER_SIZE
 
 
 @compiled
@@ -86,7 +85,7 @@ def _in_tunnel(tables, memory, outer, end):
     body = outer + ipv4.header_size(memory, outer)
     if protocol == ipv4.IPIP:
         row = servers.find_tunnel(tables, destination, 0)
-        return NONE if row == NONE else body
+        return body if row != NONE and tables.servers[row].tunnel_type == IPIP else NONE
     if load_u16(memory, outer + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET:
         return NONE
     if protocol == ipv4.UDP and body + gue.SIZE <= end:

@@ -59,7 +59,10 @@ def find_sender(tables, protocol, address, port):
 
 @compiled
 def find_tunnel(tables, address, port):
-    """Return the row of a tunneled server with this address and, for GUE, port, or ``NONE``."""
+    """Return the newest tunneled server with this address and, for GUE, port, or ``NONE``.
+
+    Whatever its tunnel's type: one that comes after it is not found, as in Linux.
+    """
     row = int64(tables.sender_buckets[mix(_TUNNELED, address, port) % SENDER_BUCKETS])
     while row != NONE:
         server = tables.servers[row]

@@ -8,6 +8,8 @@
 
 from typing import Final
 
+from numpy import int64
+
 from pylvs.jit import compiled
 from pylvs.wire.memory import store_u16, store_u32, store_u64
 
@@ -28,6 +30,6 @@ SIZE_MIN: Final = 60  # without frame check sequence; shorter frames arrive padd
 
 @compiled
 def write(memory, at, destination, source, ethertype):
-    store_u64(memory, at, (destination << 16) | (source >> 32))
+    store_u64(memory, at, (int64(destination) << 16) | (source >> 32))
     store_u32(memory, at + 8, source & 0xFFFF_FFFF)
     store_u16(memory, at + TYPE, ethertype)

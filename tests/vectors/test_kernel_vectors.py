@@ -22,7 +22,7 @@ NAMES = [name for name, one in VECTORS.items() if not (UNCOMPILED and len(one["e
 
 
 def test_there_are_captures_to_compare():
-    assert len(VECTORS) == 119 + 17
+    assert len(VECTORS) == 119 + 19
 
 
 @pytest.mark.parametrize("name", NAMES)
