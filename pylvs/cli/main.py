@@ -10,12 +10,20 @@ from pylvs import __version__
 from pylvs.errors import PylvsError, UsageError
 
 _COMMANDS: Final = {
-    "run": ("pylvs.cli.run", "Balance virtual services on live interfaces."),
-    "replay": ("pylvs.cli.replay", "Run a capture through the director, without root."),
-    "ipvsadm": ("pylvs.cli.ipvsadm", "ipvsadm's commands, to the director that runs here."),
-    "lab": ("pylvs.cli.lab", "Build a network of namespaces to try the director in."),
-    "realserver": ("pylvs.cli.realserver", "Prepare this host to be a real server."),
-    "reasons": ("pylvs.cli.reasons", "List every reason a frame can get, and what it means."),
+    "run": ("run:command", "Balance virtual services on live interfaces."),
+    "replay": ("replay:command", "Run a capture through the director, without root."),
+    "ipvsadm": ("ipvsadm:command", "ipvsadm's commands, to the director that runs here."),
+    "restore": ("changes:restore", "Make the running director's table what a file states."),
+    "config": ("config:command", "Check, show, compare and convert configuration files."),
+    "reload": ("changes:reload", "Have the director read its configuration file again."),
+    "drain": ("drain:command", "Send a server nothing new, and wait until it has nothing left."),
+    "service": ("inspect:service", "Virtual services with their servers and counters."),
+    "connection": ("inspect:connection", "Connections: all, or those of a client or server."),
+    "stats": ("inspect:stats", "All traffic together, and what became of each frame."),
+    "settings": ("inspect:settings", "The settings, and how to change them."),
+    "lab": ("lab:command", "Build a network of namespaces to try the director in."),
+    "realserver": ("realserver:command", "Prepare this host to be a real server."),
+    "reasons": ("inspect:reasons", "List every reason a frame can get, and what it means."),
 }
 
 
@@ -28,7 +36,8 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(_COMMANDS[name][0]).command
+        module, _, function = _COMMANDS[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"pylvs.cli.{module}"), function)
         return command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,23 +1,22 @@
 """``pylvs run``: a director in the foreground."""
 
 import logging
+import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pylvs.cli.progress import while_compiling
-from pylvs.cli.services import commands_of, parse_address, service_options
-from pylvs.cli.surroundings import parse_mark, parse_settings
+from pylvs.cli.services import commands_of, parse_marks, parse_settings, service_options
 from pylvs.control.ipvsadm import render
-from pylvs.control.model import METHOD_NAMES, METHODS
+from pylvs.control.model import METHOD_NAMES
 from pylvs.errors import UsageError
 
 if TYPE_CHECKING:
     from pylvs.control.daemon import Daemon
 
-PORTS_LIMIT: Final = 16
 _EPILOG = """\b
 Examples
   pylvs run --iface eth0 --vip 192.168.0.211:80 --rs 192.168.0.5 \\
@@ -29,6 +28,7 @@ Examples
   ipvsadm -Sn | pylvs run --iface eth0 --rules -
   pylvs run --iface eth0 --vip 10.0.0.80:443 --rs 10.0.0.5 --rs 10.0.0.6 -s sh -b sh-port -p 300
   pylvs run --iface eth0 --rules web.rules --mark 5=tcp/10.0.0.80:80,443 --sysctl sloppy_tcp=1
+  pylvs run -c /etc/pylvs/pylvs.toml           # `pylvs config --help` tells more
 
 \b
 Standard output: the plan, then the final counters.  Standard error: `pylvs: ready`, warnings.
@@ -37,6 +37,12 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
 
 
 @click.command(epilog=_EPILOG)
+@click.option(
+    "--config",
+    "-c",
+    metavar="FILE",
+    help="Everything from a file; the default, if there is one, is /etc/pylvs/pylvs.toml.",
+)
 @click.option(
     "--iface",
     "interfaces",
@@ -98,6 +104,7 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     show_default=True,
 )
 def command(
+    config: str | None,
     interfaces: tuple[str, ...],
     tap: str | None,
     tun: str | None,
@@ -117,38 +124,27 @@ def command(
     logging.basicConfig(
         level=log_level.upper(), format="pylvs: %(levelname)s: %(message)s", stream=sys.stderr
     )
-    commands = commands_of(**stated)
-    if bool(interfaces) + bool(tap) + bool(tun) != 1:
-        raise UsageError("name where to direct: --iface NAME (again for more), --tap or --tun")
-    if len(set(interfaces)) < len(interfaces):
-        raise UsageError("an interface is given twice")
-    if tun and any(one.server and one.server.method == 3 for one in commands):
-        raise UsageError("--tun has no link layer, so DR cannot work there: use --mode nat or tun")
-    if len(interfaces) > PORTS_LIMIT:
-        raise UsageError(f"{len(interfaces)} interfaces are too many: {PORTS_LIMIT} at most")
-    tunnels = any(one.server and one.server.method == METHODS["tun"] for one in commands)
-    if (tap or tun) and tunnels and not dip:
-        raise UsageError("tunnels need a source address where there is no host: give --dip IP")
-    address, prefix = _parse_dip(dip)
+    from pylvs.control.config import file, schema
+
+    named = any((interfaces, tap, tun, dip, gateway, settings, marks, *stated.values()))
+    if config and named:
+        raise UsageError("--config states everything: --iface, --vip and the like exclude it")
+    if not config and not named and os.path.exists(file.DEFAULT_PATH):
+        config = file.DEFAULT_PATH
+    if config:
+        what = file.read(config)
+    else:
+        device = (list(interfaces), tap or "", tun or "")
+        place = schema.Place(*device, dip or "", gateway or "", connections=connections)
+        what = file.of_options(
+            place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
+        )
+    rings = bool(what.place.interfaces)
     from pylvs.control.daemon import Daemon, Options
     from pylvs.engine.warm import warm
 
-    while_compiling(lambda: warm(rings=bool(interfaces)), "rings" if interfaces else "core")
-    options = Options(
-        interfaces=list(interfaces),
-        tap=tap or "",
-        tun=tun or "",
-        commands=commands,
-        connections=connections,
-        settings=parse_settings(settings),
-        marks=[rule for text in marks for rule in parse_mark(text)],
-        dip=address,
-        prefix=prefix,
-        gateway=parse_address(gateway) if gateway else 0,
-        stats_interval=stats_interval or 0.0,
-        trace=trace or "",
-        control=control or "",
-    )
+    while_compiling(lambda: warm(rings=rings), "rings" if rings else "core")
+    options = Options(what, config or "", stats_interval or 0.0, trace or "", control or "")
     signal.signal(signal.SIGTERM, _stop_early)
     with Daemon(options) as daemon:
         _print_plan(daemon)
@@ -164,15 +160,6 @@ def command(
 def _stop_early(number: int, _: object) -> None:
     """Leave by way of every clean-up when told to stop before the director is ready."""
     sys.exit(0)
-
-
-def _parse_dip(text: str | None) -> tuple[int, int]:
-    if not text:
-        return 0, 24
-    host, slash, length = text.partition("/")
-    if slash and not (length.isascii() and length.isdigit() and int(length) <= 32):
-        raise UsageError(f"--dip {text}: give IP or IP/LEN")
-    return parse_address(host), int(length) if slash else 24
 
 
 def _print_plan(daemon: "Daemon") -> None:

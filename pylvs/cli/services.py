@@ -1,4 +1,4 @@
-"""Virtual services and real servers as ``pylvs run`` takes them: --vip, --rs, --mode, --rules."""
+"""What ``pylvs run`` takes: --vip, --rs, --mode, --rules; --sysctl, --mark."""
 
 import sys
 from collections.abc import Callable
@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from pylvs.control.ipvsadm.rules import parse_endpoint, parse_line, parse_text
+from pylvs.control import settings
+from pylvs.control.config.marks import parse_mark
+from pylvs.control.ipvsadm.rules import number_of, parse_endpoint, parse_line, parse_text
 from pylvs.control.model import (
     DEFAULT_SCHEDULER,
     MASQUERADE,
@@ -14,6 +16,7 @@ from pylvs.control.model import (
     PROTOCOLS,
     WEIGHT_MAX,
     Command,
+    MarkRule,
     Server,
     ServerKey,
     ServiceKey,
@@ -118,7 +121,7 @@ def _refuse_ipv6(text: str, option: str) -> None:
 def parse_server(text: str, service: ServiceKey, method: int) -> Server:
     """Return the real server that an --rs names for one service; raises UsageError."""
     _refuse_ipv6(text, "--rs")
-    endpoint, *settings = text.split(",")
+    endpoint, *facts = text.split(",")
     try:
         address, port = parse_endpoint(endpoint, service.port)
     except ValueError as error:
@@ -131,7 +134,7 @@ def parse_server(text: str, service: ServiceKey, method: int) -> Server:
     if address == 0 or address >= 0xE000_0000:
         raise UsageError(f"--rs {text}: {endpoint} is not the address of one host")
     values = {"weight": 1, "upper": 0, "lower": 0}
-    for setting in settings:
+    for setting in facts:
         name, equals, value = setting.partition("=")
         if name not in values or not equals:
             raise UsageError(f"--rs {text}: {setting!r} is not weight=N, upper=N or lower=N")
@@ -237,3 +240,24 @@ def _read_rules(path: str) -> list[Command]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"--rules {path}: {reason}") from None
+
+
+def parse_settings(texts: tuple[str, ...]) -> dict[str, int]:
+    """Return settings by name; raises UsageError for one that does not exist or is out of range."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        number = number_of(value, 0, 2**31 - 1)
+        if not equals or number is None:
+            raise UsageError(f"--sysctl {text}: give NAME=VALUE, the value a number")
+        settings.check(name, number)
+        values[name] = number
+    return values
+
+
+def parse_marks(texts: tuple[str, ...]) -> list[MarkRule]:
+    """Return the rules of all --mark; raises UsageError."""
+    try:
+        return [rule for text in texts for rule in parse_mark(text)]
+    except UsageError as error:
+        raise UsageError(f"--mark {error}") from None

@@ -1,4 +1,4 @@
-"""``ipvsadm``: its command lines, sent to the director of this network namespace.
+"""Speaks to the director of this network namespace; as a program it is ``ipvsadm``.
 
     python -m pylvs.control.client [--control PATH] -Ln
 
@@ -10,11 +10,11 @@ import json
 import pathlib
 import socket
 import sys
-from typing import Final
+from typing import Any, Final
 
 from pylvs.control.ipvsadm.usage import HELP
 from pylvs.control.network.instance import find_control
-from pylvs.errors import HostError
+from pylvs.errors import HostError, UsageError
 
 _CANNOT: Final = 2
 _NO_DIRECTOR: Final = (
@@ -35,15 +35,38 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask(path: pathlib.Path, words: list[str], text: str = "") -> tuple[int, str, str]:
-    """Return the exit status, output and complaints of a command line; raises OSError."""
+def exchange(path: pathlib.Path, method: str, where: str, body: str = "") -> tuple[int, Any]:
+    """Return the HTTP status of one request, and its answer; raises OSError, ValueError."""
     connection = _Connection(path)
     try:
-        body = json.dumps({"words": words, "text": text})
-        connection.request("POST", "/ipvsadm", body)
-        answer = json.loads(connection.getresponse().read())
+        connection.request(method, where, body.encode())
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
     finally:
         connection.close()
+
+
+def speak(method: str, where: str, body: str = "", control: str | None = None) -> Any:
+    """Return a running director's answer; raises HostError, and UsageError if it refuses."""
+    try:
+        path = pathlib.Path(control) if control else find_control()
+        status, answer = exchange(path, method, where, body)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise HostError(
+            "no director runs in this network namespace; start one, as in: pylvs run --iface eth0"
+        ) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise HostError(f"the director cannot be reached: {error}") from None
+    if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise HostError(answer["error"].strip())
+    if status >= http.HTTPStatus.BAD_REQUEST:
+        raise UsageError(answer["error"].strip())
+    return answer
+
+
+def ask(path: pathlib.Path, words: list[str], text: str = "") -> tuple[int, str, str]:
+    """Return the exit status, output and complaints of a command line; raises OSError."""
+    _, answer = exchange(path, "POST", "/ipvsadm", json.dumps({"words": words, "text": text}))
     return answer.get("status", _CANNOT), answer.get("output", ""), answer["error"]
 
 

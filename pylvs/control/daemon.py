@@ -13,22 +13,26 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO, Final
 
 import uvloop
 
 from pylvs.control import listing, settings
-from pylvs.control.api import Api
+from pylvs.control.api.resources import Resources
+from pylvs.control.api.server import Api
+from pylvs.control.changes import Changer, difference
+from pylvs.control.config.file import Stated
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm.executor import Executor
 from pylvs.control.keeper import Keeper
 from pylvs.control.manager import Manager, Route
-from pylvs.control.model import Command, MarkRule, Service
+from pylvs.control.model import Command, Service
 from pylvs.control.network import claims, conflict
 from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.watch import Network
+from pylvs.control.reload import reload
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
 from pylvs.drivers.packet_ring import PacketRings
@@ -37,7 +41,7 @@ from pylvs.drivers.tracer import Tracer
 from pylvs.drivers.tuntap import TunTap
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
-from pylvs.errors import HostError
+from pylvs.errors import HostError, PylvsError
 from pylvs.frames import NONE
 from pylvs.tables.layouts import KNOWN, Limits
 from pylvs.wire.text import address_text, mac_text
@@ -51,18 +55,10 @@ _GARBAGE_THRESHOLD: Final = 100_000  # a listing of 100,000 servers makes half a
 
 @dataclass
 class Options:
-    """What a director is to be; addresses are ints in host order."""
+    """What a director is to be, and the file that says so, if one does."""
 
-    interfaces: list[str] = field(default_factory=list)
-    tap: str = ""
-    tun: str = ""
-    commands: list[Command] = field(default_factory=list)
-    connections: int = Limits().connections
-    dip: int = 0
-    prefix: int = 24
-    gateway: int = 0
-    marks: list[MarkRule] = field(default_factory=list)
-    settings: dict[str, int] = field(default_factory=dict)
+    stated: Stated
+    config: str = ""
     stats_interval: float = 0.0
     trace: str = ""
     control: str = ""
@@ -85,8 +81,13 @@ class Daemon:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.stated = options.stated
+        self.place = options.stated.place
+        self.hosted = bool(self.place.tap or self.place.tun)
+        """Whether there is no host stack behind the director."""
         self._undo = contextlib.ExitStack()
         self.claiming = threading.Lock()
+        self._reloading = threading.Lock()
         self.is_closed = False
         try:
             self._open()
@@ -99,7 +100,7 @@ class Daemon:
         instance = Instance()
         self._undo.callback(instance.close)
         self._control = pathlib.Path(options.control or instance.directory / CONTROL)
-        self.claims = None if options.tap or options.tun else claims.Claims()
+        self.claims = None if self.hosted else claims.Claims()
         if self.claims is not None:
             self.claims.clear()  # what a director that crashed may have left
             self._undo.callback(self.claims.clear)
@@ -110,16 +111,19 @@ class Daemon:
             self.driver = Tracer(self.driver, Writer(self._open_trace(options.trace)))
         begin = linux.page_up(OWN_MEMORY)
         reservation = linux.Reservation(begin + self.driver.memory_size)
-        self.director = Director(Limits(connections=options.connections), memory=reservation.array)
+        self.director = Director(
+            Limits(connections=self.place.connections), memory=reservation.array
+        )
         self.manager = Manager(self.director)
         self.manager.clock = linux.monotonic_ms
-        self.manager.set_mark_rules(options.marks)
-        self._prepare(options)
-        self.manager.apply_all(options.commands)
+        self.manager.set_mark_rules(self.stated.marks)
+        self._prepare()
+        self.manager.apply_all(difference({}, self.stated.services))
+        self.manager.apply(Command("set", timeouts=self.stated.timeouts))
         self.engine = Engine(self.director, self.driver, reservation)
         self._describe_ports()
         self.network: Network | None = None
-        if options.tap or options.tun:
+        if self.hosted:
             self._set_own_routes()
         else:
             self.network = Network(self.engine, self.manager, self.driver.ports)
@@ -129,10 +133,6 @@ class Daemon:
             assert isinstance(driver, PacketRings)
             self.network.on_return = lambda port: self._interface_returned(driver, port)
             self.engine.on_wants = self.network.ask
-            if not any(name.endswith("ip_forward") for name in options.settings):
-                self.director.tables.director[0]["ip_forward"] = _reads_one(
-                    "/proc/sys/net/ipv4/ip_forward"
-                )
             self.network.start()
             self._override_source()
         self.engine.call(self.manager.want_servers)
@@ -144,24 +144,30 @@ class Daemon:
                 self.claim()
         self.driver.attach(reservation, begin)
         self.manager.asks_ahead = True
-        executor = Executor(self.manager, self.engine.call, guard=Keeper(self), resolves=True)
-        self.api = Api(self._control, executor)
+        self.changer = Changer(self.manager, self.engine.call, Keeper(self))
+        call, changer = self.engine.call, self.changer
+        executor = Executor(self.manager, call, changer=changer, resolves=True)
+        resources = Resources(self.manager, call, changer, self.reload)
+        self.api = Api(self._control, executor, resources)
         self._undo.callback(self.api.close)
 
-    def _prepare(self, options: Options) -> None:
+    def _prepare(self) -> None:
         """Give the director its settings, and a clock that knows the time of day."""
         state = self.director.tables.director[0]
-        state["hosted"] = bool(options.tap or options.tun)
+        state["hosted"] = self.hosted
         state["midnight_ms"] = int(time.time() * 1_000) % _DAY_MS - linux.monotonic_ms()
-        for name, value in options.settings.items():
+        if not self.hosted:
+            state["ip_forward"] = _reads_one("/proc/sys/net/ipv4/ip_forward")
+        self.first_settings = {name: settings.read(state, name) for name in settings.SETTINGS}
+        for name, value in self.stated.settings.items():
             settings.apply(state, name, value)
 
     def _open_driver(self) -> Driver:
-        if self.options.tap:
-            return TunTap(self.options.tap, layer=2)
-        if self.options.tun:
-            return TunTap(self.options.tun, layer=3)
-        return PacketRings(self.options.interfaces, SEGMENTS_LIMIT)
+        if self.place.tap:
+            return TunTap(self.place.tap, layer=2)
+        if self.place.tun:
+            return TunTap(self.place.tun, layer=3)
+        return PacketRings(self.place.interfaces, SEGMENTS_LIMIT)
 
     def _open_trace(self, path: str) -> IO[bytes]:
         try:
@@ -178,26 +184,26 @@ class Daemon:
             entry["own_arp"] = port.own_arp
             entry["offloads"] = port.offloads
             entry["up"] = 1
-            entry["address"] = self.options.dip
+            entry["address"] = self.stated.dip
 
     def _set_own_routes(self) -> None:
         """Without a host stack: one link, and a gateway if one is named."""
-        options = self.options
+        stated = self.stated
         mtu = self.driver.ports[0].mtu
         routes = []
-        if options.dip and options.tap:
-            routes.append(Route(options.dip, options.prefix, 0, options.dip, 0, mtu))
-        if options.gateway or not routes:
-            routes.append(Route(0, 0, options.gateway, options.dip, 0, mtu))
-        self.manager.stations = frozenset({options.dip} if options.dip else ())
+        if stated.dip and self.place.tap:
+            routes.append(Route(stated.dip, stated.prefix, 0, stated.dip, 0, mtu))
+        if stated.gateway or not routes:
+            routes.append(Route(0, 0, stated.gateway, stated.dip, 0, mtu))
+        self.manager.stations = frozenset({stated.dip} if stated.dip else ())
         self.manager.set_local(frozenset())
         self.manager.set_routes(routes)
 
     def _override_source(self) -> None:
         """Let ``--dip`` be the source of tunnels, whatever the routes say."""
-        if self.options.dip:
+        if self.stated.dip:
             tables = self.director.tables
-            tables.paths["source"][: int(tables.director[0]["path_count"])] = self.options.dip
+            tables.paths["source"][: int(tables.director[0]["path_count"])] = self.stated.dip
 
     def claim(self) -> None:
         """Have the host keep off all that is the director's."""
@@ -205,18 +211,19 @@ class Daemon:
         assert self.network is not None
         devices = [self.driver.ports[row].name for row in self.network.present()]
         services = self.engine.call(self.manager.copy_services)
-        self.claims.replace(devices, services, self.manager.local, self.options.marks)
+        self.claims.replace(devices, services, self.manager.local, self.stated.marks)
 
     def _interface_lost(self, port: int) -> None:
         log.warning("interface %s was deleted; waiting for it", self.driver.ports[port].name)
 
     def _interface_returned(self, rings: PacketRings, port: int) -> None:
-        self._claim_again()
+        self.claim_again()
         self.engine.call(lambda: rings.rebind(port))
         log.warning("interface %s is back", rings.ports[port].name)
         self.engine.announce(again=True)
 
-    def _claim_again(self) -> None:
+    def claim_again(self) -> None:
+        """Claim anew what is the director's, as far as the host lets it."""
         with self.claiming:
             if self.claims is None or self.is_closed:
                 return
@@ -227,7 +234,7 @@ class Daemon:
 
     def _network_changed(self) -> None:
         self.engine.call(self._override_source)
-        self._claim_again()
+        self.claim_again()
         self.engine.announce()
 
     def _check(self) -> None:
@@ -243,7 +250,7 @@ class Daemon:
                 "no real server can be reached: there is no route to any of them by "
                 f"{', '.join(port.name for port in self.driver.ports)}; check `ip route`"
             )
-        if self.options.tap or self.options.tun:
+        if self.hosted:
             return
         keys = self.manager.table.services
         vips = {key.address for key in keys if not key.mark} - self.manager.local
@@ -303,11 +310,26 @@ class Daemon:
             self.is_closed = True  # a command that is under way claims nothing any more
         self._undo.close()
 
+    def reload(self) -> Sequence[Command]:
+        """Follow the configuration file; see ``control.reload``."""
+        with self._reloading:
+            return reload(self)
+
+    def _reload(self) -> None:
+        try:
+            commands = self.reload()
+            log.warning("reloaded %s: %d changes", self.options.config, len(commands))
+        except PylvsError as error:
+            log.error("not reloaded: %s", str(error).replace("\n", "; "))
+
     async def _watch(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: threading.Thread(target=self._reload, daemon=True).start()
+        )
         serving = asyncio.create_task(self.api.serve())
         on_ready()
         interval = self.options.stats_interval

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from pylvs.control.ipvsadm.executor import Guard
+from pylvs.control.changes import Guard
 from pylvs.control.model import Command, Service, ServiceKey
 from pylvs.control.network import claims
 from pylvs.errors import HostError

@@ -1,8 +1,10 @@
 """A copy of the director's table with its counters, as listings and APIs show it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from pylvs.control.manager import Manager
 from pylvs.control.model import ServerKey, ServiceKey, Terms
@@ -64,6 +66,7 @@ class ConnectionRow(NamedTuple):
     server: tuple[int, int]
     state: str
     expires: int
+    row: int
 
 
 _SERVER_FIELDS: Final = [
@@ -140,41 +143,40 @@ def totals(manager: Manager) -> Counters:
 def _take_connections(manager: Manager, begin: int = 0) -> tuple[Any, int | None]:
     """Copy connections and templates that are not due, from row ``begin`` on, not all at once.
 
-    Returns them with the seconds they have left, and where to go on, ``None`` at the end.
+    Returns them with their rows and the seconds they have left, and where to go on, ``None`` at the
+    end.
     """
     tables = manager.director.tables
     now_ms = manager.clock()
     end = min(begin + _ROWS_AT_ONCE, int(tables.director[0]["high_water"]))
     used = tables.connections[begin:end]
-    entries = used[used["expires_ms"] > now_ms]
+    rows = np.flatnonzero(used["expires_ms"] > now_ms)
+    entries = used[rows]
     left = (entries["expires_ms"] - now_ms) // 1_000
-    return (entries, left), end if end < int(tables.director[0]["high_water"]) else None
+    seen = end >= int(tables.director[0]["high_water"])
+    return (begin + rows, entries, left), None if seen else end
 
 
-def _connection_rows(entries: Any, left: Any) -> list[ConnectionRow]:
-    rows = []
+def _connection_rows(rows: Any, entries: Any, left: Any) -> Iterator[ConnectionRow]:
     fields = entries[_CONNECTION_FIELDS].tolist()
-    for values, expires in zip(fields, left.tolist(), strict=True):
+    for row, values, expires in zip(rows.tolist(), fields, left.tolist(), strict=True):
         protocol, flags, state, *ends = values
         names: tuple[str, ...] = TEMPLATE_NAMES
         if not flags & FLAG_TEMPLATE:
             names = STATE_NAMES[protocol]
         client, virtual, server = zip(ends[::2], ends[1::2], strict=True)
-        rows.append(ConnectionRow(protocol, client, virtual, server, names[state], expires))
-    return rows
+        yield ConnectionRow(protocol, client, virtual, server, names[state], expires, row)
 
 
-def connections(manager: Manager, call: Call = at_once) -> list[ConnectionRow]:
-    """Return every connection and template that is not due.
+def connections(manager: Manager, call: Call = at_once, begin: int = 0) -> Iterator[ConnectionRow]:
+    """Yield every connection and template that is not due, from row ``begin`` on.
 
     They are copied by ``call``, some at a time, so that forwarding goes on in between.
     """
-    rows: list[ConnectionRow] = []
-    begin: int | None = 0
-    while begin is not None:
-        taken, begin = call(partial(_take_connections, manager, begin))
-        rows += _connection_rows(*taken)
-    return rows
+    at: int | None = begin
+    while at is not None:
+        taken, at = call(partial(_take_connections, manager, at))
+        yield from _connection_rows(*taken)
 
 
 def reasons(manager: Manager) -> dict[str, int]:

@@ -8,14 +8,14 @@ import contextlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from pylvs import schedulers
 from pylvs.control.estimator import Estimator
-from pylvs.control.model import Command, MarkRule, Service, ServiceKey, Table
+from pylvs.control.model import Command, MarkRule, ServerKey, Service, ServiceKey, Table
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
@@ -25,6 +25,8 @@ from pylvs.tables import states
 from pylvs.tables.layouts import LOCAL_ADDRESS, UNICAST
 
 log = logging.getLogger("pylvs")
+
+_ROWS_AT_ONCE: Final = 16_384
 
 
 class Route(NamedTuple):
@@ -105,9 +107,32 @@ class Manager:
             with contextlib.suppress(UsageError):  # the command that names it will say why
                 plugin.load(scheduler)
 
-    def copy_services(self) -> dict[ServiceKey, Service]:
-        """Return the stated table as it is now."""
-        return {key: _copy(one) for key, one in self.table.services.items()}
+    def faults_of(self, wanted: Mapping[ServiceKey, Service], names: Iterable[str]) -> list[str]:
+        """Return why a table could not be had, as far as that can be told ahead.
+
+        ``names`` are those of its schedulers.
+        """
+        faults = []
+        for name in sorted(names):
+            try:
+                self._scheduler_number(name)
+            except (RuleError, UsageError) as error:
+                faults.append(f"scheduler {name}: {error}")
+        state = self.director.tables.director[0]
+        servers = sum(len(service.servers) for service in wanted.values())
+        for name, count in (("services", len(wanted)), ("servers", servers)):
+            if count > state[f"{name}_limit"]:
+                faults.append(f"{count} {name} are more than the director holds")
+        return faults
+
+    def copy_services(self, keys: Iterable[ServiceKey] | None = None) -> dict[ServiceKey, Service]:
+        """Return the stated table, or those services of it that there are, as it is now."""
+        services = self.table.services
+        return {
+            key: _copy(services[key])
+            for key in (services if keys is None else keys)
+            if key in services
+        }
 
     def take_changed(self, limit: int) -> list[tuple[ServiceKey, Service | None]]:
         """Return some services that were changed, ``None`` for what is gone, and forget it."""
@@ -202,6 +227,26 @@ class Manager:
         if command.verb == "a" and self.asks_ahead:
             self._want(row)
         self.director.tell_plugin(self.service_row(command.service))
+
+    def server_row(self, key: ServiceKey, server: ServerKey) -> int:
+        """Return the director's row of a server, or ``NONE``."""
+        if key not in self.table.services:
+            return NONE
+        tables = self.director.tables
+        for row in self.server_rows(self.table.services[key]):
+            if (tables.servers[row]["address"], tables.servers[row]["port"]) == server:
+                return row
+        return NONE
+
+    def forget(self, server_row: int, templates: bool, begin: int) -> tuple[int, int | None]:
+        """Forget some of a server's connections, or templates: those in the rows from ``begin`` on.
+
+        Returns how many there were and where to go on, ``None`` at the end.
+        """
+        tables = self.director.tables
+        end = begin + _ROWS_AT_ONCE
+        count = int(mailbox.forget(tables.all, server_row, templates, begin, end))
+        return count, end if end < int(tables.director[0]["high_water"]) else None
 
     def service_row(self, key: ServiceKey) -> int:
         """Return the director's row of a service, or ``NONE``."""

@@ -68,6 +68,19 @@ def check(name: str, value: int) -> None:
         raise UsageError(f"setting {name} is {low} to {high}, not {value}")
 
 
+def faults_of(values: dict[str, Any]) -> dict[str, str]:
+    """Return what is wrong with which of some settings."""
+    faults = {}
+    for name, value in values.items():
+        try:
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise UsageError(f"give a number, not {value!r}")
+            check(name, value)
+        except UsageError as error:
+            faults[name] = str(error)
+    return faults
+
+
 def apply(director: Any, name: str, value: int) -> None:
     """Give a setting its value; ``director`` is the DIRECTOR record."""
     check(name, value)

@@ -263,6 +263,27 @@ def aim(tables, server_row):
 
 
 @door
+def forget(world, server_row, templates, begin, end):
+    """Forget a server's connections in rows ``begin`` to ``end``, or make its templates invalid.
+
+    ``world`` is TABLES[1].  Returns how many there were.
+    """
+    tables = world[0]
+    count = 0
+    for row in range(begin, min(end, tables.director[0].high_water)):
+        entry = tables.connections[row]
+        is_template = int64(entry.conn_flags) & FLAG_TEMPLATE != 0
+        if entry.expires_ms == 0 or entry.server != server_row or is_template != templates:
+            continue
+        if is_template:
+            connections.invalidate(entry)
+        else:
+            connections.remove(tables, row)
+        count += 1
+    return count
+
+
+@door
 def aim_all(world):
     """Find the paths to all servers again, after any change of routes; ``world`` is TABLES[1]."""
     tables = world[0]

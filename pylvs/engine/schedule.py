@@ -29,8 +29,6 @@ from pylvs.wire import ipv4, transport
 DECIDED: Final = -4
 """In the place of a server: the frame has its verdict, or its connection."""
 
-_INVALID_PORT: Final = 65_535
-
 
 @compiled
 def schedule(tables, frame, now_ms):
@@ -236,8 +234,7 @@ def _is_valid(tables, row):
         quiesced = server.weight == 0 and tables.director[0].expire_quiescent_template
         if server.available and not quiesced:
             return True
-    template.virtual_port = _INVALID_PORT
-    template.server_port = _INVALID_PORT
+    connections.invalidate(template)
     return False
 
 

@@ -22,6 +22,7 @@ def warm(rings: bool = True) -> None:
     announce(tables.all, memory, frames)
     mailbox.carry_out(tables, kind=mailbox.FAIL_NEIGHBOUR)
     mailbox.aim_all(tables.all)
+    mailbox.forget(tables.all, 0, True, 0, 0)
     if not rings:
         mark_compiled("core")
         return

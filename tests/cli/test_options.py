@@ -3,8 +3,8 @@
 import pytest
 
 from pylvs.cli.main import main
-from pylvs.cli.services import commands_of
-from pylvs.cli.surroundings import parse_mark, parse_settings
+from pylvs.cli.services import commands_of, parse_settings
+from pylvs.control.config.marks import parse_mark
 
 
 def run(capsys, *arguments):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pylvs.control.changes import Changer, Guard
 from pylvs.control.ipvsadm import executor
 from pylvs.errors import HostError
 from tests.packets import tcp_frame
@@ -91,7 +92,7 @@ def test_clearing_and_zeroing_reach_the_director(world):
     assert world.send(tcp_frame(CLIENT, VIP, 40_001, 80)) == []
 
 
-class Recorder(executor.Guard):
+class Recorder(Guard):
     """Notes what it is asked, and how many services there were then."""
 
     def __init__(self, world, refuses=False):
@@ -111,7 +112,7 @@ class TestGuarding:
     def test_changes_are_prepared_for_and_followed(self):
         world = World()
         guard = Recorder(world)
-        one = executor.Executor(world.manager, guard=guard)
+        one = executor.Executor(world.manager, changer=Changer(world.manager, guard=guard))
         assert one.run(f"-A -t {VIP}:80 -s rr".split()) == executor.Result(
             255, "", "not all is well\n"
         )
@@ -122,7 +123,9 @@ class TestGuarding:
 
     def test_what_cannot_be_prepared_for_is_not_done(self):
         world = World()
-        one = executor.Executor(world.manager, guard=Recorder(world, refuses=True))
+        one = executor.Executor(
+            world.manager, changer=Changer(world.manager, guard=Recorder(world, refuses=True))
+        )
         refused = executor.Result(255, "", "nothing can be claimed\n")
         assert one.run(f"-A -t {VIP}:80 -s rr".split()) == refused
         assert one.run(["-R"], f"-A -t {VIP}:80 -s rr\n") == refused
@@ -132,7 +135,9 @@ class TestGuarding:
         world = World()
         guard = Recorder(world)
         lines = "".join(f"-A -t {VIP}:{port} -s rr\n" for port in range(1, 301))
-        executor.Executor(world.manager, guard=guard).run(["-R"], lines + "-C\n")
+        executor.Executor(world.manager, changer=Changer(world.manager, guard=guard)).run(
+            ["-R"], lines + "-C\n"
+        )
         assert guard.told == [("before", 256, 0), ("after", 256), ("before", 45, 256), ("after", 0)]
 
 

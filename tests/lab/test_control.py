@@ -1,5 +1,7 @@
 """A running director takes ipvsadm's commands, and no connection notices."""
 
+import json
+import signal
 import subprocess
 import sys
 import threading
@@ -122,3 +124,58 @@ def test_what_a_killed_director_had_restored_halfway_is_gone_with_it():
         assert f"{shape.vip} . 1000" not in tables
         lab.stop_director()
         assert lab.shell("director", "nft list tables") == ""
+
+
+def pylvs(lab, words):
+    return lab.shell("director", f"{sys.executable} -m pylvs {words} 2>&1; echo $?")
+
+
+def test_a_director_follows_its_file_and_drains_a_server():
+    """A transfer goes on while the file is read again, with faults and without."""
+    with Lab(topology("nat")) as lab:
+        start_stations(lab)
+        shape = lab.topology
+        words = lab.topology.director_arguments()
+        ports = [words[at + 1] for at, word in enumerate(words) if word == "--iface"]
+        path = lab.folder / "pylvs.toml"
+        service = f"tcp:{shape.vip}:{shape.port}"
+        servers = [f"{address}:{shape.server_port}" for address in shape.servers.values()]
+
+        def state(weights: list[object], more: str = "") -> None:
+            text = f"[director]\ninterfaces = {json.dumps(ports)}\n{more}\n"
+            text += f'[[services]]\nservice = "{service}"\nscheduler = "wrr"\n'
+            for server, weight in zip(servers, weights, strict=False):
+                text += f'[[services.servers]]\nserver = "{server}"\nmethod = "nat"\n'
+                text += f"weight = {weight}\n"
+            path.write_text(text, encoding="ascii")
+
+        state([1, 1])
+        lab.start_director(["-c", str(path)])
+        results: list[str] = []
+        transfer = threading.Thread(
+            target=lambda: results.append(ask(lab, "download", 50_000_000)[0])
+        )
+        transfer.start()
+        for weights, told in (([5, 2], "2 changes made"), ([5], "1 change made")):
+            state(weights)
+            assert told in pylvs(lab, "reload")
+        state([1, "'x'"])
+        refused = pylvs(lab, "reload")
+        assert "services[0].servers[1].weight: give int, not 'x'" in refused
+        assert refused.endswith("2\n")
+        state([1, 1], 'gateway = "192.0.2.1"')
+        assert "director.gateway: a change of it takes a restart" in pylvs(lab, "reload")
+        assert pylvs(lab, "config show").count("[[services.servers]]") == 1
+        state([1, 1])
+        lab.director.send_signal(signal.SIGHUP)
+        while pylvs(lab, "config show").count("[[services.servers]]") == 1:
+            assert lab.director.poll() is None
+        transfer.join()
+        assert results[0].split()[0] == "same"
+
+        keeps = pylvs(lab, f"drain {service} {servers[0]} --deadline 0s --then reset --json")
+        assert '"left": 0' in keeps
+        assert keeps.endswith("0\n")
+        answers = {ask(lab, "upload", 1_000)[0].split()[1] for _ in range(4)}
+        assert answers == {"rs2"}
+        lab.stop_director()

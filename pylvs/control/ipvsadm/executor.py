@@ -1,25 +1,23 @@
 """ipvsadm's commands, carried out by a manager: what they print and how they exit."""
 
-import itertools
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pylvs.control import listing
+from pylvs.control.changes import Changer
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
 from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.ipvsadm.usage import HELP, VERSION
-from pylvs.control.model import KERNEL_REFUSED, Command
-from pylvs.errors import HostError, RuleError, UsageError
+from pylvs.control.model import Command
+from pylvs.errors import RuleError
 
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
 
 _LIST_REFUSED: Final = 1
 _CHANGES: Final = frozenset({"A", "E", "D", "C", "a", "e", "d", "Z", "set"})
-_A_BREATH: Final = 32  # commands carried out between two breaths
 _TOGETHER: Final = 256  # commands of a restore that are guarded at a time
 
 
@@ -31,17 +29,6 @@ class Result(NamedTuple):
     error: str = ""
 
 
-class Guard:
-    """What is to be done around changes; this one does nothing."""
-
-    def before(self, commands: Sequence[Command]) -> None:
-        """Prepare for what the commands will add; raises HostError, and then nothing is changed."""
-
-    def after(self) -> str:
-        """Follow what has changed; return what went wrong, a line, or an empty text."""
-        return ""
-
-
 class Executor:
     """Carries command lines out; ``resolves`` says whether hosts and services may have names."""
 
@@ -50,12 +37,12 @@ class Executor:
         manager: "Manager",
         call: listing.Call = listing.at_once,
         *,
-        guard: Guard = Guard(),
+        changer: Changer | None = None,
         resolves: bool = False,
     ) -> None:
         self._manager = manager
         self._call = call
-        self._guard = guard
+        self._change = (changer or Changer(manager, call)).change
         self._resolves = resolves
 
     def run(self, words: list[str], text: str = "") -> Result:
@@ -136,43 +123,3 @@ class Executor:
                 status = error.status
         flush()
         return Result(status, output, errors)
-
-    def _change(self, commands: Sequence[Command]) -> tuple[int, str]:
-        """Carry changes out; return the last one's status, and all complaints."""
-        for command in commands:
-            self._manager.preload(command.terms.scheduler)
-        try:
-            self._guard.before(commands)
-        except HostError as error:
-            return KERNEL_REFUSED, f"{error}\n"
-        refusals: list[RuleError | None] = []
-        try:
-            for clears, some in itertools.groupby(commands, lambda one: one.verb == "C"):
-                refusals += self._clear() if clears else self._apply(list(some))
-        finally:
-            trouble = self._guard.after()
-        status = refusals[-1].status if refusals[-1] else 0
-        told = "".join(f"{refusal}\n" for refusal in refusals if refusal)
-        return (status or KERNEL_REFUSED, told + trouble) if trouble else (status, told)
-
-    def _clear(self) -> list[RuleError | None]:
-        while self._call(lambda: self._manager.clear(_A_BREATH)):
-            pass
-        return [None]
-
-    def _apply(self, commands: list[Command]) -> list[RuleError | None]:
-        """Carry changes out, a few in each breath; return the kernel's refusals."""
-        refusals: list[RuleError | None] = []
-        for at in range(0, len(commands), _A_BREATH):
-            some = commands[at : at + _A_BREATH]
-            refusals += self._call(partial(list, map(self._refusal, some)))
-        return refusals
-
-    def _refusal(self, command: Command) -> RuleError | None:
-        try:
-            self._manager.apply(command)
-        except RuleError as error:
-            return error
-        except UsageError as error:
-            return RuleError(str(error), KERNEL_REFUSED)
-        return None

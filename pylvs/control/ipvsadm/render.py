@@ -18,6 +18,7 @@ from pylvs.control.model import (
     SCHEDULER_FLAGS,
     TUNNEL,
     TUNNEL_TYPES,
+    Command,
     ServiceKey,
     Terms,
     Timeouts,
@@ -71,6 +72,10 @@ def _compare_servers(one: Any, other: Any) -> int:
     return _signed_difference(one.key.address, other.key.address) or one.key.port - other.key.port
 
 
+def endpoint(address: int, port: int) -> str:
+    return f"{address_text(address)}:{port}"
+
+
 def _endpoint(address: int, port: int, protocol: int, names: Names) -> str:
     return f"{names.host(address)}:{names.service(port, protocol)}"
 
@@ -86,17 +91,17 @@ def _server_name(row: Any, protocol: int, names: Names) -> str:
     return _endpoint(row.key.address, row.key.port, protocol, names)[:_SERVER_WIDTH]
 
 
-def _flag_names(terms: Terms) -> str:
+def flag_names(terms: Terms) -> list[str]:
+    """Return the names of the scheduler's flags that are set."""
     names = ("flag-1", "flag-2", "flag-3")
     if terms.scheduler in ("sh", "mh"):
         names = (f"{terms.scheduler}-fallback", f"{terms.scheduler}-port", "flag-3")
-    shown = (name for name, bit in zip(names, SCHEDULER_FLAGS, strict=True) if terms.flags & bit)
-    return ",".join(shown)
+    return [name for name, bit in zip(names, SCHEDULER_FLAGS, strict=True) if terms.flags & bit]
 
 
 def _terms(terms: Terms) -> str:
     text = f" {terms.scheduler}"
-    flags = _flag_names(terms)
+    flags = ",".join(flag_names(terms))
     if flags:
         text += f" ({flags})"
     if terms.flags & PERSISTENT:
@@ -235,9 +240,8 @@ def _service_option(key: ServiceKey, names: Names) -> str:
     return f"{option} {_endpoint(key.address, key.port, key.protocol, names)}"
 
 
-def _saved_service(row: "ServiceRow", names: Names) -> str:
-    terms = row.terms
-    line = f"-A {_service_option(row.key, names)} -s {terms.scheduler}"
+def _saved_terms(terms: Terms) -> str:
+    line = f" -s {terms.scheduler}"
     if terms.flags & PERSISTENT:
         line += f" -p {terms.persistent}"
         if terms.netmask != ANY_MASK:
@@ -246,12 +250,11 @@ def _saved_service(row: "ServiceRow", names: Names) -> str:
         line += f" --pe {terms.engine}"
     if terms.flags & ONE_PACKET:
         line += " -o"
-    flags = _flag_names(terms)
+    flags = ",".join(flag_names(terms))
     return f"{line} -b {flags}" if flags else line
 
 
-def _saved_tunnel(row: "ServerRow") -> str:
-    kind, port, flags = row.tunnel
+def _saved_tunnel(kind: int, port: int, flags: int) -> str:
     text = f" --tun-type {TUNNEL_TYPES[kind]}"
     if kind == GUE:
         text += f" --tun-port {port}"
@@ -265,11 +268,36 @@ def saved(rows: Iterable["ServiceRow"], names: Names = NUMERIC) -> str:
     """Return the text of ``ipvsadm -S``."""
     lines = []
     for service in _ordered(rows, _compare_services, True):
-        lines.append(_saved_service(service, names))
+        option = _service_option(service.key, names)
+        lines.append(f"-A {option}{_saved_terms(service.terms)}")
         for server in _ordered(service.servers, _compare_servers, True):
-            method = {"Masq": "-m", "Tunnel": "-i"}.get(METHOD_NAMES[server.method], "-g")
             name = _server_name(server, service.key.protocol, names)
-            option = _service_option(service.key, names)
-            line = f"-a {option} -r {name} {method} -w {server.weight}"
-            lines.append(line + (_saved_tunnel(server) if server.method == TUNNEL else ""))
+            line = f"-a {option} -r {name} {_method_option(server.method)} -w {server.weight}"
+            tunnel = _saved_tunnel(*server.tunnel) if server.method == TUNNEL else ""
+            lines.append(line + tunnel)
     return "".join(line + "\n" for line in lines)
+
+
+def _method_option(method: int) -> str:
+    return {"Masq": "-m", "Tunnel": "-i"}.get(METHOD_NAMES[method], "-g")
+
+
+def command(one: Command) -> str:
+    """Return a change as ipvsadm's command line, thresholds included."""
+    if one.verb == "set":
+        return f"--set {' '.join(map(str, one.timeouts))}"
+    if one.service is None:
+        return f"-{one.verb}"
+    line = f"-{one.verb} {_service_option(one.service, NUMERIC)}"
+    server = one.server
+    if server is None:
+        return line + (_saved_terms(one.terms) if one.verb in "AE" else "")
+    line += f" -r {server.key}"
+    if one.verb == "d":
+        return line
+    line += f" {_method_option(server.method)} -w {server.weight}"
+    if server.upper:
+        line += f" -x {server.upper}" + (f" -y {server.lower}" if server.lower else "")
+    if server.method == TUNNEL:
+        line += _saved_tunnel(server.tunnel_type, server.tunnel_port, server.tunnel_flags)
+    return line

@@ -162,13 +162,15 @@ def _terms(line: Line, names: Names) -> Terms:
     if line.has("ops"):
         flags |= ONE_PACKET
     scheduler = line.value("scheduler", DEFAULT_SCHEDULER)
-    flags |= _scheduler_flags(line, scheduler)
+    if line.has("sched-flags"):
+        flags |= scheduler_flags(line.value("sched-flags").split(","), scheduler)
     return Terms(scheduler, flags, persistent, netmask, line.value("pe"))
 
 
-def _scheduler_flags(line: Line, scheduler: str) -> int:
+def scheduler_flags(names: Iterable[str], scheduler: str) -> int:
+    """Return the flags that names mean for a scheduler; raises RuleError."""
     flags = 0
-    for name in line.value("sched-flags").split(",") if line.has("sched-flags") else ():
+    for name in names:
         if name not in _FLAG_NAMES:
             raise RuleError(f"invalid scheduler flag `{name}'")
         number, owner = _FLAG_NAMES[name]

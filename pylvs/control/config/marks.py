@@ -1,33 +1,21 @@
-"""What ``pylvs run`` takes beside services: settings by their kernel names, and firewall marks."""
+"""What gives packets a firewall mark, in one line: ``5=tcp/192.0.2.0/24:80,443``."""
 
-from pylvs.control import settings
+from typing import Final
+
 from pylvs.control.ipvsadm.rules import number_of
 from pylvs.control.model import PROTOCOLS, MarkRule
 from pylvs.errors import UsageError
 from pylvs.wire.text import address_of
 
-_MARK_MAX = 2**32 - 1
-_PORT_MAX = 65_535
-
-
-def parse_settings(texts: tuple[str, ...]) -> dict[str, int]:
-    """Return settings by name; raises UsageError for one that does not exist or is out of range."""
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        number = number_of(value, 0, 2**31 - 1)
-        if not equals or number is None:
-            raise UsageError(f"--sysctl {text}: give NAME=VALUE, the value a number")
-        settings.check(name, number)
-        values[name] = number
-    return values
+_MARK_MAX: Final = 2**32 - 1
+_PORT_MAX: Final = 65_535
 
 
 def parse_mark(text: str) -> list[MarkRule]:
-    """Return the rules of one --mark, one for each range of ports; raises UsageError."""
+    """Return the rules of one line, one for each range of ports; raises UsageError."""
     mark_text, equals, where = text.partition("=")
     mark = number_of(mark_text, 1, _MARK_MAX)
-    advice = f"--mark {text}: give MARK=[PROTO/]NET[:PORTS], as in 5=tcp/192.0.2.0/24:80,443"
+    advice = f"{text!r}: give MARK=[PROTO/]NET[:PORTS], as in 5=tcp/192.0.2.0/24:80,443"
     if not equals or mark is None:
         raise UsageError(advice)
     protocol = 0

@@ -1,7 +1,8 @@
-"""HTTP on the control socket: how commands reach a running director.
+"""HTTP on the control socket: who may speak, and how long.
 
     POST /ipvsadm   {"words": ["-A", "-t", "192.0.2.10:80"], "text": ""}
                     {"status": 0, "output": "", "error": ""}
+    ...             what ``resources`` answers
 
 Only root and the director's own user are listened to, by the kernel's word on who connected.
 Commands run in threads of their own: neither a slow resolver nor a long restore keeps others out.
@@ -16,19 +17,21 @@ import pathlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from pylvs.control.ipvsadm.executor import Executor, Result
-from pylvs.errors import HostError
+from pylvs.control.api.resources import Asked, Handler, NotFoundError, Resources
+from pylvs.control.ipvsadm.executor import Executor
+from pylvs.errors import HostError, UsageError
 
 log = logging.getLogger("pylvs.control")
 
@@ -74,13 +77,16 @@ class Api:
     A command runs in a thread of its own, which nobody waits for at the end.
     """
 
-    def __init__(self, path: pathlib.Path, executor: Executor) -> None:
+    def __init__(self, path: pathlib.Path, executor: Executor, resources: Resources) -> None:
         self._path = path
         self._executor = executor
         self._free = threading.BoundedSemaphore(_COMMANDS_LIMIT)
         self._socket = _listen(path)
         self._inode = path.stat().st_ino
-        application = Starlette(routes=[Route("/ipvsadm", self._run, methods=["POST"])])
+        routes = [Route("/ipvsadm", self._answering(self._carry_out), methods=["POST"])]
+        for (method, where), handler in resources.handlers().items():
+            routes.append(Route(where, self._answering(handler), methods=[method]))
+        application = Starlette(routes=routes, exception_handlers={HTTPException: _unanswered})
         self._server = _Server(
             uvicorn.Config(
                 application,
@@ -106,30 +112,45 @@ class Api:
         if self._path.exists() and self._path.stat().st_ino == self._inode:
             self._path.unlink()
 
-    async def _run(self, request: Request) -> Response:
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > TEXT_LIMIT:
-                return _refuse(413, f"more than {TEXT_LIMIT} bytes in one request")
+    def _answering(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """Return what answers requests by a handler, in a thread of its own."""
+
+        def work(asked: Asked) -> Response:
+            try:
+                return _answer(handler(asked))
+            except NotFoundError as error:
+                return _refuse(404, str(error))
+            except UsageError as error:
+                return _refuse(400, str(error))
+            except HostError as error:
+                return _refuse(503, str(error))
+            finally:
+                self._free.release()
+
+        async def answer(request: Request) -> Response:
+            body = bytearray()
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > TEXT_LIMIT:
+                    return _refuse(413, f"more than {TEXT_LIMIT} bytes in one request")
+            if not self._free.acquire(blocking=False):
+                return _refuse(503, f"{_COMMANDS_LIMIT} commands are being carried out; try again")
+            asked = Asked(request.path_params, request.query_params, bytes(body))
+            response: Response = await _in_thread(partial(work, asked))
+            return response
+
+        return answer
+
+    def _carry_out(self, asked: Asked) -> Any:
         try:
-            asked = json.loads(body)
-            words, text = asked["words"], asked.get("text", "")
+            said = json.loads(asked.body)
+            words, text = said["words"], said.get("text", "")
             valid = isinstance(text, str) and all(isinstance(word, str) for word in words)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             valid = False
         if not valid or not isinstance(words, list):
-            return _refuse(400, 'give {"words": [text, ...], "text": text}')
-        if not self._free.acquire(blocking=False):
-            return _refuse(503, f"{_COMMANDS_LIMIT} commands are being carried out; try again")
-        result = await _in_thread(partial(self._carry_out, words, text))
-        return _answer(result._asdict())
-
-    def _carry_out(self, words: list[str], text: str) -> Result:
-        try:
-            return self._executor.run(words, text)
-        finally:
-            self._free.release()
+            raise UsageError('give {"words": [text, ...], "text": text}')
+        return self._executor.run(words, text)._asdict()
 
 
 async def _in_thread(function: Callable[[], Any]) -> Any:
@@ -158,7 +179,12 @@ async def _in_thread(function: Callable[[], Any]) -> Any:
     return await future
 
 
-def _answer(content: dict[str, Any], status: int = 200) -> Response:
+async def _unanswered(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _refuse(error.status_code, error.detail)
+
+
+def _answer(content: Any, status: int = 200) -> Response:
     """Return JSON in ASCII: what was typed may not be text in any encoding."""
     return Response(json.dumps(content), status, media_type="application/json")
 

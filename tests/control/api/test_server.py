@@ -17,10 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pylvs.control import api, client, listing
-from pylvs.control.api import Api
+from pylvs.control import client, listing
+from pylvs.control.api import server as api
+from pylvs.control.api.resources import Resources
+from pylvs.control.api.server import Api
 from pylvs.control.ipvsadm.executor import Executor, Result
 from tests.world import VIP, World
+
+
+def made(path):
+    manager = World().manager
+    return Api(path, Executor(manager), Resources(manager))
 
 
 class Served:
@@ -29,7 +36,8 @@ class Served:
     def __init__(self, folder):
         self.world = World()
         self.path = folder / "control"
-        self.api = Api(self.path, Executor(self.world.manager))
+        manager = self.world.manager
+        self.api = Api(self.path, Executor(manager), Resources(manager))
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
@@ -118,11 +126,11 @@ def test_only_a_stale_socket_makes_place(tmp_path):
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(path))
     stale.close()
-    made = api._listen(path)
+    listening = api._listen(path)
     assert oct(os.stat(path).st_mode & 0o777) == "0o600"
     with pytest.raises(api.HostError, match="cannot listen"):
         api._listen(path)  # somebody listens there
-    made.close()
+    listening.close()
     with pytest.raises(api.HostError, match="cannot listen"):
         api._listen(tmp_path / "missing" / "control")
     rules = tmp_path / "rules"
@@ -134,9 +142,9 @@ def test_only_a_stale_socket_makes_place(tmp_path):
 
 def test_a_socket_that_was_replaced_is_left_to_the_other(tmp_path):
     path = tmp_path / "control"
-    one = Api(path, Executor(World().manager))
+    one = made(path)
     path.unlink()
-    other = Api(path, Executor(World().manager))
+    other = made(path)
     one.close()
     assert path.exists()
     other.close()

@@ -1,0 +1,178 @@
+"""Changes to the table while traffic goes on: one by one, or a whole table as a difference.
+
+    guard.before  ->  commands, a few between two breaths  ->  guard.after
+
+A whole table is applied all or nothing: it is checked before, nobody else changes anything
+meanwhile, and should the director refuse half-way, what was done is undone.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from pylvs.control.listing import Call, at_once
+from pylvs.control.model import (
+    KERNEL_REFUSED,
+    Command,
+    Server,
+    ServerKey,
+    Service,
+    ServiceKey,
+    Timeouts,
+)
+from pylvs.errors import HostError, RuleError, UsageError
+
+if TYPE_CHECKING:
+    from pylvs.control.manager import Manager
+
+_A_BREATH: Final = 32  # commands carried out between two breaths
+
+Services = Mapping[ServiceKey, Service]
+Edit = Callable[[Service | None], Service | None]
+"""Makes of a service, or of none, another, or none."""
+
+
+class Guard:
+    """What is to be done around changes; this one does nothing."""
+
+    def before(self, commands: Sequence[Command]) -> None:
+        """Prepare for what the commands will add; raises HostError, and then nothing is changed."""
+
+    def after(self) -> str:
+        """Follow what has changed; return what went wrong, a line, or an empty text."""
+        return ""
+
+
+class Changer:
+    """Carries commands out: the only one who changes a running director's table.
+
+    Who holds its lock may therefore read the stated table without asking the engine.
+    """
+
+    def __init__(self, manager: "Manager", call: Call = at_once, guard: Guard = Guard()) -> None:
+        self._manager = manager
+        self._call = call
+        self._guard = guard
+        self.alone = threading.RLock()
+
+    def change(self, commands: Sequence[Command]) -> tuple[int, str]:
+        """Carry commands out one by one; return the last one's status, and all complaints."""
+        for command in commands:
+            self._manager.preload(command.terms.scheduler)
+        with self.alone:
+            try:
+                self._guard.before(commands)
+            except HostError as error:
+                return KERNEL_REFUSED, f"{error}\n"
+            refusals: list[RuleError | None] = []
+            try:
+                for clears, some in itertools.groupby(commands, lambda one: one.verb == "C"):
+                    refusals += self._clear() if clears else self._apply(list(some))
+            finally:
+                trouble = self._guard.after()
+        status = refusals[-1].status if refusals[-1] else 0
+        told = "".join(f"{refusal}\n" for refusal in refusals if refusal)
+        return (status or KERNEL_REFUSED, told + trouble) if trouble else (status, told)
+
+    def replace(
+        self, wanted: Services, timeouts: Timeouts | None = None, *, dry_run: bool = False
+    ) -> list[Command]:
+        """Make the table what is wanted, and return what that took; raises UsageError, HostError.
+
+        A refusal leaves the table as it was, and names every fault that can be told ahead.
+        """
+        with self.alone:
+            now, kept = self._manager.copy_services(), self._manager.table.timeouts
+            commands = self._difference(now, wanted)
+            if timeouts is not None and timeouts != kept:
+                commands.append(Command("set", timeouts=timeouts))
+            if commands and not dry_run:
+                self._carry_out(commands, now)
+            return commands
+
+    def edit(self, key: ServiceKey, change: Edit) -> list[Command]:
+        """Make one service what ``change`` makes of it, all or nothing; return what that took."""
+        with self.alone:
+            now = self._manager.copy_services([key])
+            wanted = change(self._manager.copy_services([key]).get(key))
+            commands = self._difference(now, {key: wanted} if wanted else {})
+            if commands:
+                self._carry_out(commands, now)
+            return commands
+
+    def _difference(self, now: Services, wanted: Services) -> list[Command]:
+        names = {service.terms.scheduler for service in wanted.values()}
+        for name in names:
+            self._manager.preload(name)
+        faults = self._call(partial(self._manager.faults_of, wanted, names))
+        if faults:
+            raise UsageError("\n".join(faults))
+        return difference(now, wanted)
+
+    def _carry_out(self, commands: list[Command], before: Services) -> None:
+        """Carry out all commands or none; ``before`` is what they touch as it was."""
+        self._guard.before(commands)
+        try:
+            refusal = next(filter(None, self._apply(commands)), None)
+            if refusal:
+                touched = {one.service for one in commands if one.service} | set(before)
+                self._apply(difference(self._manager.copy_services(touched), before))
+                raise UsageError(f"the table was left as it is: {refusal}")
+        finally:
+            trouble = self._guard.after()
+        if trouble:
+            raise HostError(trouble.strip())
+
+    def _clear(self) -> list[RuleError | None]:
+        while self._call(lambda: self._manager.clear(_A_BREATH)):
+            pass
+        return [None]
+
+    def _apply(self, commands: Sequence[Command]) -> list[RuleError | None]:
+        """Carry changes out, a few in each breath; return the director's refusals."""
+        refusals: list[RuleError | None] = []
+        for at in range(0, len(commands), _A_BREATH):
+            some = commands[at : at + _A_BREATH]
+            refusals += self._call(partial(list, map(self._refusal, some)))
+        return refusals
+
+    def _refusal(self, command: Command) -> RuleError | None:
+        try:
+            self._manager.apply(command)
+        except RuleError as error:
+            return error
+        except UsageError as error:
+            return RuleError(str(error), KERNEL_REFUSED)
+        return None
+
+
+def difference(now: Services, wanted: Services) -> list[Command]:
+    """Return the commands that make one table of another, and touch nothing that is the same.
+
+    What is gone goes first, so that there is room; within a service new servers come before old
+    ones go, so that it always has some.
+    """
+    commands = [Command("D", key) for key in now if key not in wanted]
+    for key, service in wanted.items():
+        old = now.get(key)
+        if old is None:
+            commands.append(Command("A", key, service.terms))
+        elif old.terms != service.terms:
+            commands.append(Command("E", key, service.terms))
+        commands += _server_commands(key, old.servers if old else {}, service.servers)
+    return commands
+
+
+def _server_commands(
+    key: ServiceKey, now: dict[ServerKey, Server], wanted: dict[ServerKey, Server]
+) -> list[Command]:
+    added = [Command("a", key, server=one) for name, one in wanted.items() if name not in now]
+    edited = [
+        Command("e", key, server=one)
+        for name, one in wanted.items()
+        if name in now and now[name] != one
+    ]
+    removed = [Command("d", key, server=one) for name, one in now.items() if name not in wanted]
+    return added + edited + removed

@@ -1,0 +1,193 @@
+"""A configuration file: read whole or not at all, and written as a person would write it.
+
+[director]                     where it runs
+interfaces = ["eth0"]
+
+[settings]                     by the kernel's names
+conn_reuse_mode = 1
+
+[[services]]
+service = "tcp:192.168.0.211:80"
+scheduler = "wrr"
+
+[[services.servers]]
+server = "192.168.0.5"
+weight = 2
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pylvs.control import settings
+from pylvs.control.config import checking, schema, services
+from pylvs.control.config.checking import Fault
+from pylvs.control.config.marks import parse_mark
+from pylvs.control.ipvsadm.rules import number_of
+from pylvs.control.model import (
+    METHODS,
+    Command,
+    MarkRule,
+    Service,
+    ServiceKey,
+    Table,
+    Timeouts,
+)
+from pylvs.errors import UsageError
+from pylvs.wire.text import address_of
+
+DEFAULT_PATH: Final = "/etc/pylvs/pylvs.toml"
+_PREFIX: Final = 24
+
+
+@dataclass
+class Stated:
+    """All that a file states; addresses are ints in host order."""
+
+    place: schema.Place
+    services: dict[ServiceKey, Service]
+    timeouts: Timeouts
+    settings: dict[str, int]
+    marks: list[MarkRule]
+    dip: int = 0
+    prefix: int = _PREFIX
+    gateway: int = 0
+
+
+def read(path: str) -> Stated:
+    """Return what a file states; raises UsageError naming every fault with its place."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"{path}: {reason}") from None
+    return read_text(content, path)
+
+
+def read_text(text: str, name: str) -> Stated:
+    """Return what a text states; ``name`` is said in front of every fault."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{name}: {error}") from None
+    document, faults = checking.convert(data, schema.Config)
+    table, more = services.read(document.services)
+    known = {fault.place for fault in faults}  # what was put in their place says nothing
+    faults += [fault for fault in more if fault.place not in known]
+    stated = Stated(document.director, table, _timeouts(document.timeouts), document.settings, [])
+    wrong = settings.faults_of(document.settings)
+    faults += [Fault(f"settings.{one}", why) for one, why in wrong.items()]
+    faults += _marks(document, stated) + _addresses(stated)
+    faults += check_place(stated.place, table) if "director" not in known else []
+    checking.refuse(name, faults)
+    return stated
+
+
+def _timeouts(given: schema.Timeouts) -> Timeouts:
+    default = Timeouts()
+    return Timeouts(
+        given.tcp or default.tcp, given.tcp_fin or default.tcp_fin, given.udp or default.udp
+    )
+
+
+def _marks(document: schema.Config, stated: Stated) -> list[Fault]:
+    faults = []
+    for number, text in enumerate(document.marks):
+        try:
+            stated.marks += parse_mark(text)
+        except UsageError as error:
+            faults.append(Fault(f"marks[{number}]", str(error)))
+    return faults
+
+
+def _addresses(stated: Stated) -> list[Fault]:
+    place, faults = stated.place, []
+    host, slash, length = place.dip.partition("/")
+    prefix = number_of(length, 0, 32) if slash else _PREFIX
+    try:
+        stated.dip = address_of(host) if host else 0
+        if prefix is None:
+            raise ValueError(f"{length!r} is no prefix length")
+        stated.prefix = prefix
+    except ValueError as error:
+        faults.append(Fault("director.dip", f"{error}; give IP or IP/LEN"))
+    try:
+        stated.gateway = address_of(place.gateway) if place.gateway else 0
+    except ValueError as error:
+        faults.append(Fault("director.gateway", str(error)))
+    return faults
+
+
+def of_options(
+    place: schema.Place,
+    commands: Iterable[Command],
+    values: dict[str, int],
+    marks: list[MarkRule],
+) -> Stated:
+    """Return what options state; raises UsageError."""
+    table = Table()
+    for command in commands:
+        table.apply(command)
+    stated = Stated(place, table.services, table.timeouts, values, marks)
+    faults = _addresses(stated) + check_place(place, table.services)
+    if faults:
+        raise UsageError("\n".join(fault.problem for fault in faults))
+    return stated
+
+
+def check_place(place: schema.Place, table: dict[ServiceKey, Service]) -> list[Fault]:
+    """Return what cannot work where a director is to run."""
+    faults = []
+    methods = {server.method for service in table.values() for server in service.servers.values()}
+    if bool(place.interfaces) + bool(place.tap) + bool(place.tun) != 1:
+        faults.append(
+            Fault("director", "name where to direct, by one of interfaces (--iface), tap and tun")
+        )
+    if len(set(place.interfaces)) < len(place.interfaces):
+        faults.append(Fault("director.interfaces", "an interface is given twice"))
+    if len(place.interfaces) > schema.PORTS_LIMIT:
+        faults.append(
+            Fault("director.interfaces", f"{schema.PORTS_LIMIT} interfaces are the most there are")
+        )
+    if place.tun and METHODS["dr"] in methods:
+        faults.append(
+            Fault("director.tun", "has no link layer: DR cannot work there; use nat or tun")
+        )
+    if (place.tap or place.tun) and METHODS["tun"] in methods and not place.dip:
+        faults.append(
+            Fault("director.dip", "tunnels need a source address where there is no host: give one")
+        )
+    return faults
+
+
+def text_of(config: schema.Config) -> str:
+    """Return the TOML that states a configuration, defaults left out."""
+    document = schema.plain(config)
+    blocks = []
+    if document.get("marks"):
+        lines = "".join(f"  {_value(mark)},\n" for mark in document["marks"])
+        blocks.append(f"marks = [\n{lines}]\n")
+    for name in ("director", "timeouts", "settings"):
+        if document.get(name):
+            blocks.append(f"[{name}]\n{_pairs(document[name])}")
+    for service in document.get("services", ()):
+        servers = service.pop("servers", ())
+        blocks.append(f"[[services]]\n{_pairs(service)}")
+        blocks += [f"[[services.servers]]\n{_pairs(server)}" for server in servers]
+    return "\n".join(blocks)
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return "".join(f"{_key(name)} = {_value(value)}\n" for name, value in values.items())
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").isalnum() and name.isascii() else json.dumps(name)
+
+
+def _value(value: Any) -> str:
+    """Return a string, number, truth value or list as TOML has it: as JSON does."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,136 @@
+"""A whole table as a difference: what is the same is not touched, and it is all or nothing."""
+
+import pytest
+
+from pylvs.control.changes import Changer, Guard, difference
+from pylvs.control.ipvsadm import render
+from pylvs.control.ipvsadm.rules import parse_text
+from pylvs.control.model import Table, Timeouts
+from pylvs.errors import HostError, UsageError
+from pylvs.tables.layouts import Limits
+from tests.packets import tcp_frame
+from tests.world import CLIENT, VIP, World
+
+SMALL = Limits(16, 4, 8, 64, 16, 4)
+
+
+def table(*rules):
+    made = Table()
+    for command in parse_text(rules, "rules"):
+        made.apply(command)
+    return made.services
+
+
+def said(commands):
+    return [render.command(one) for one in commands]
+
+
+OLD = (
+    f"-A -t {VIP}:80 -s rr",
+    f"-a -t {VIP}:80 -r 10.0.0.11:80 -m -w 1",
+    f"-a -t {VIP}:80 -r 10.0.0.12:80 -m -w 1",
+    f"-A -u {VIP}:53 -s wlc",
+)
+NEW = (
+    f"-A -t {VIP}:80 -s wrr -p 60",
+    f"-a -t {VIP}:80 -r 10.0.0.12:80 -m -w 3 -x 9 -y 2",
+    f"-a -t {VIP}:80 -r 10.0.0.13:80 -i --tun-type gue --tun-port 6080 -w 1",
+    "-A -f 5 -s sh -b sh-port",
+)
+
+
+def test_only_what_differs_is_said():
+    assert said(difference(table(*OLD), table(*OLD))) == []
+    assert said(difference(table(*OLD), table(*NEW))) == [
+        f"-D -u {VIP}:53",
+        f"-E -t {VIP}:80 -s wrr -p 60",
+        f"-a -t {VIP}:80 -r 10.0.0.13:80 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum",
+        f"-e -t {VIP}:80 -r 10.0.0.12:80 -m -w 3 -x 9 -y 2",
+        f"-d -t {VIP}:80 -r 10.0.0.11:80",
+        "-A -f 5 -s sh -b sh-port",
+    ]
+
+
+def test_what_is_said_says_it_again():
+    for before, after in ((OLD, NEW), (NEW, OLD), ((), NEW), (OLD, ())):
+        lines = said(difference(table(*before), table(*after)))
+        made = Table()
+        for command in parse_text((*before, *lines), "rules"):
+            made.apply(command)
+        assert made.services == table(*after)
+
+
+def test_a_table_is_replaced_and_connections_stay():
+    world = World(OLD)
+    changer = Changer(world.manager)
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    (before,) = world.connections()
+    kept = "10.0.0.11" if before[-1] == "10.0.0.11" or "10.0.0.11" in str(before) else "10.0.0.12"
+    wanted = table(f"-A -t {VIP}:80 -s wlc", f"-a -t {VIP}:80 -r {kept}:80 -m -w 7")
+    changer.replace(wanted, Timeouts(tcp=700))
+    assert world.manager.table.services == wanted
+    assert world.manager.table.timeouts.tcp == 700
+    assert len(world.connections()) == 1
+    assert world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A"))
+
+
+def test_a_dry_run_changes_nothing():
+    world = World(OLD)
+    assert Changer(world.manager).replace(table(*NEW), dry_run=True)
+    assert world.manager.table.services == table(*OLD)
+
+
+def test_what_can_be_told_ahead_is_told_all_at_once():
+    world = World(OLD, limits=SMALL)
+    wanted = table(
+        f"-A -t {VIP}:1 -s nobody",
+        f"-A -t {VIP}:2 -s no.such:One",
+        *(f"-A -t {VIP}:{n} -s rr" for n in range(3, 6)),
+    )
+    with pytest.raises(UsageError) as caught:
+        Changer(world.manager).replace(wanted)
+    told = str(caught.value)
+    assert "nobody" in told
+    assert "no.such" in told
+    assert "5 services are more" in told
+    assert world.manager.table.services == table(*OLD)
+
+
+def test_a_refusal_half_way_undoes_what_was_done(monkeypatch):
+    world = World(OLD)
+    world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    apply, calls = world.manager.apply, []
+
+    def refuse_the_fourth(command):
+        calls.append(command)
+        if len(calls) == 4:
+            raise UsageError("no more")
+        apply(command)
+
+    monkeypatch.setattr(world.manager, "apply", refuse_the_fourth)
+    with pytest.raises(UsageError, match="left as it is: no more"):
+        Changer(world.manager).replace(table(*NEW))
+    assert world.manager.table.services == table(*OLD)
+    assert world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A"))
+
+
+class Trouble(Guard):
+    def __init__(self, when):
+        self.when = when
+
+    def before(self, commands):
+        if self.when == "before":
+            raise HostError("cannot claim")
+
+    def after(self):
+        return "cannot follow\n" if self.when == "after" else ""
+
+
+def test_what_the_host_refuses_is_told():
+    world = World(OLD)
+    with pytest.raises(HostError, match="cannot claim"):
+        Changer(world.manager, guard=Trouble("before")).replace(table(*NEW))
+    assert world.manager.table.services == table(*OLD)
+    with pytest.raises(HostError, match="cannot follow"):
+        Changer(world.manager, guard=Trouble("after")).replace(table(*NEW))
+    assert world.manager.table.services == table(*NEW)
