@@ -5,12 +5,11 @@ import json
 import click
 
 from pylvs.cli.changes import AS_JSON, CONTROL, print_changes, read_rules
-from pylvs.control.changes import difference
 from pylvs.control.client import speak
 from pylvs.control.config import checking, file, schema, services
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import parse_text
-from pylvs.control.model import Table, Timeouts
+from pylvs.control.model import Table, Timeouts, difference
 
 _EPILOG = f"""\b
 A file

@@ -8,7 +8,7 @@ meanwhile, and should the director refuse half-way, what was done is undone.
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,11 +16,11 @@ from pylvs.control.listing import Call, at_once
 from pylvs.control.model import (
     KERNEL_REFUSED,
     Command,
-    Server,
-    ServerKey,
     Service,
     ServiceKey,
+    Services,
     Timeouts,
+    difference,
 )
 from pylvs.errors import HostError, RuleError, UsageError
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _A_BREATH: Final = 32  # commands carried out between two breaths
 
-Services = Mapping[ServiceKey, Service]
 Edit = Callable[[Service | None], Service | None]
 """Makes of a service, or of none, another, or none."""
 
@@ -146,33 +145,3 @@ class Changer:
         except UsageError as error:
             return RuleError(str(error), KERNEL_REFUSED)
         return None
-
-
-def difference(now: Services, wanted: Services) -> list[Command]:
-    """Return the commands that make one table of another, and touch nothing that is the same.
-
-    What is gone goes first, so that there is room; within a service new servers come before old
-    ones go, so that it always has some.
-    """
-    commands = [Command("D", key) for key in now if key not in wanted]
-    for key, service in wanted.items():
-        old = now.get(key)
-        if old is None:
-            commands.append(Command("A", key, service.terms))
-        elif old.terms != service.terms:
-            commands.append(Command("E", key, service.terms))
-        commands += _server_commands(key, old.servers if old else {}, service.servers)
-    return commands
-
-
-def _server_commands(
-    key: ServiceKey, now: dict[ServerKey, Server], wanted: dict[ServerKey, Server]
-) -> list[Command]:
-    added = [Command("a", key, server=one) for name, one in wanted.items() if name not in now]
-    edited = [
-        Command("e", key, server=one)
-        for name, one in wanted.items()
-        if name in now and now[name] != one
-    ]
-    removed = [Command("d", key, server=one) for name, one in now.items() if name not in wanted]
-    return added + edited + removed

@@ -22,13 +22,13 @@ import uvloop
 from pylvs.control import listing, settings
 from pylvs.control.api.resources import Resources
 from pylvs.control.api.server import Api
-from pylvs.control.changes import Changer, difference
+from pylvs.control.changes import Changer
 from pylvs.control.config.file import Stated
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm.executor import Executor
 from pylvs.control.keeper import Keeper
 from pylvs.control.manager import Manager, Route
-from pylvs.control.model import Command, Service
+from pylvs.control.model import Command, Service, difference
 from pylvs.control.network import claims, conflict
 from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.watch import Network

@@ -3,6 +3,7 @@
 ``Table.apply`` accepts and refuses what Linux does, with the words that ipvsadm prints for it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
@@ -192,3 +193,36 @@ class Table:
             raise RuleError("No such destination", KERNEL_REFUSED)
         else:
             service.servers[server.key] = replace(server)
+
+
+Services = Mapping[ServiceKey, Service]
+
+
+def difference(now: Services, wanted: Services) -> list[Command]:
+    """Return the commands that make one table of another, and touch nothing that is the same.
+
+    What is gone goes first, so that there is room; within a service new servers come before old
+    ones go, so that it always has some.
+    """
+    commands = [Command("D", key) for key in now if key not in wanted]
+    for key, service in wanted.items():
+        old = now.get(key)
+        if old is None:
+            commands.append(Command("A", key, service.terms))
+        elif old.terms != service.terms:
+            commands.append(Command("E", key, service.terms))
+        commands += _server_commands(key, old.servers if old else {}, service.servers)
+    return commands
+
+
+def _server_commands(
+    key: ServiceKey, now: dict[ServerKey, Server], wanted: dict[ServerKey, Server]
+) -> list[Command]:
+    added = [Command("a", key, server=one) for name, one in wanted.items() if name not in now]
+    edited = [
+        Command("e", key, server=one)
+        for name, one in wanted.items()
+        if name in now and now[name] != one
+    ]
+    removed = [Command("d", key, server=one) for name, one in now.items() if name not in wanted]
+    return added + edited + removed

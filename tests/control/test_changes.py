@@ -2,10 +2,10 @@
 
 import pytest
 
-from pylvs.control.changes import Changer, Guard, difference
+from pylvs.control.changes import Changer, Guard
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import parse_text
-from pylvs.control.model import Table, Timeouts
+from pylvs.control.model import Table, Timeouts, difference
 from pylvs.errors import HostError, UsageError
 from pylvs.tables.layouts import Limits
 from tests.packets import tcp_frame
