@@ -6,8 +6,9 @@ BIN    := $(VENV)/bin
 SYSTEM := iproute2 nftables tcpdump curl nginx-light iputils-ping
 
 PREFIX ?= /usr/local
+SHARE  := $(DESTDIR)$(PREFIX)/share
 .PHONY: help setup system demo test check compiled uncompiled bounds lab bench oracle conformance side warm \
-        install-ipvsadm clean
+        install install-ipvsadm clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -76,6 +77,18 @@ side: setup system  ## the director beside the kernel's NAT, in twin labs (root,
 
 warm: setup  ## compile now what the first start would compile
 	$(BIN)/python -m pylvs.engine.warm
+
+install: setup  ## pylvs, its manual page, completions and systemd unit in PREFIX
+	@mkdir -p $(SHARE)/man/man8 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
+	  $(SHARE)/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	@ln -sf $(abspath $(BIN)/pylvs) $(DESTDIR)$(PREFIX)/bin/pylvs
+	@$(BIN)/python -m tools.manual > $(SHARE)/man/man8/pylvs.8
+	@_PYLVS_COMPLETE=bash_source $(BIN)/pylvs > $(SHARE)/bash-completion/completions/pylvs
+	@_PYLVS_COMPLETE=zsh_source $(BIN)/pylvs > $(SHARE)/zsh/site-functions/_pylvs
+	@_PYLVS_COMPLETE=fish_source $(BIN)/pylvs > $(SHARE)/fish/vendor_completions.d/pylvs.fish
+	@sed 's,@PYLVS@,$(PREFIX)/bin/pylvs,' docs/pylvs.service \
+	  > $(DESTDIR)$(PREFIX)/lib/systemd/system/pylvs.service
+	@echo "installed; write /etc/pylvs/pylvs.toml, then: systemctl enable --now pylvs"
 
 install-ipvsadm: setup  ## ipvsadm, ipvsadm-save and ipvsadm-restore in PREFIX/sbin
 	@mkdir -p $(DESTDIR)$(PREFIX)/sbin

@@ -12,6 +12,7 @@ from pylvs.cli.progress import while_compiling
 from pylvs.cli.services import commands_of, parse_marks, parse_settings, service_options
 from pylvs.control.ipvsadm import render
 from pylvs.control.model import METHOD_NAMES
+from pylvs.control.network import system
 from pylvs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def command(
             place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
         )
     rings = bool(what.place.interfaces)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads nobody needs
     from pylvs.control.daemon import Daemon, Options
     from pylvs.engine.warm import warm
 
@@ -149,12 +151,18 @@ def command(
     with Daemon(options) as daemon:
         _print_plan(daemon)
         daemon.run(
-            on_ready=lambda: print("pylvs: ready", file=sys.stderr, flush=True),
+            on_ready=_say_ready,
             on_stats=lambda: _print_stats(daemon),
         )
+        system.notify("STOPPING=1")
         _print_stats(daemon)
         for reason, count in daemon.reasons().items():
             print(f"{reason:<18} {count}")
+
+
+def _say_ready() -> None:
+    print("pylvs: ready", file=sys.stderr, flush=True)
+    system.notify("READY=1")
 
 
 def _stop_early(number: int, _: object) -> None:

@@ -29,7 +29,7 @@ from pylvs.control.ipvsadm.executor import Executor
 from pylvs.control.keeper import Keeper
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import Command, Service, difference
-from pylvs.control.network import claims, conflict
+from pylvs.control.network import claims, conflict, system
 from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.watch import Network
 from pylvs.control.reload import reload
@@ -109,6 +109,7 @@ class Daemon:
         self._undo.callback(self.driver.close)
         if options.trace:
             self.driver = Tracer(self.driver, Writer(self._open_trace(options.trace)))
+        system.keep_capabilities()
         begin = linux.page_up(OWN_MEMORY)
         reservation = linux.Reservation(begin + self.driver.memory_size)
         self.director = Director(

@@ -1,6 +1,7 @@
 """A running director takes ipvsadm's commands, and no connection notices."""
 
 import json
+import pathlib
 import signal
 import subprocess
 import sys
@@ -172,6 +173,10 @@ def test_a_director_follows_its_file_and_drains_a_server():
             assert lab.director.poll() is None
         transfer.join()
         assert results[0].split()[0] == "same"
+
+        tasks = pathlib.Path(f"/proc/{lab.director.pid}/task")
+        held = {line for one in tasks.glob("*/status") for line in one.read_text().splitlines()}
+        assert {line for line in held if line.startswith("CapEff")} == {"CapEff:\t0000000000003000"}
 
         keeps = pylvs(lab, f"drain {service} {servers[0]} --deadline 0s --then reset --json")
         assert '"left": 0' in keeps

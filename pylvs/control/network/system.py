@@ -1,0 +1,54 @@
+"""What the director is to its system: privileges given up, the service manager told.
+
+Sources: linux/capability.h, capset(2); sd_notify(3).
+"""
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from pylvs.errors import HostError
+
+CAP_NET_ADMIN: Final = 12  # nftables, TAP devices
+CAP_NET_RAW: Final = 13  # packet sockets
+NEEDED: Final = (CAP_NET_ADMIN, CAP_NET_RAW)
+
+_VERSION_3: Final = 0x2008_0522
+_HEADER: Final = struct.Struct("Ii")
+_SETS: Final = struct.Struct("6I")  # effective, permitted, inheritable: low halves, then high ones
+
+
+def _call(name: str, *arguments: ctypes.Array[ctypes.c_char]) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if getattr(library, name)(*arguments):
+        raise HostError(f"{name}: {os.strerror(ctypes.get_errno())}")
+
+
+def capabilities() -> frozenset[int]:
+    """Return the capabilities that this thread can use."""
+    header = ctypes.create_string_buffer(_HEADER.pack(_VERSION_3, 0))
+    sets = ctypes.create_string_buffer(_SETS.size)
+    _call("capget", header, sets)
+    low, _, _, high, _, _ = _SETS.unpack(sets.raw[: _SETS.size])
+    return frozenset(one for one in range(64) if (high << 32 | low) >> one & 1)
+
+
+def keep_capabilities(wanted: Iterable[int] = NEEDED) -> None:
+    """Give up all capabilities but those, for good; before other threads, which inherit them."""
+    kept = sum(1 << one for one in capabilities().intersection(wanted))
+    low, high = kept & 0xFFFF_FFFF, kept >> 32
+    header = ctypes.create_string_buffer(_HEADER.pack(_VERSION_3, 0))
+    sets = ctypes.create_string_buffer(_SETS.pack(low, low, 0, high, high, 0))
+    _call("capset", header, sets)
+
+
+def notify(state: str) -> None:
+    """Tell the service manager, if one has asked to be told: ``READY=1``, ``STOPPING=1``."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.sendto(state.encode(), address.replace("@", "\0", 1))
