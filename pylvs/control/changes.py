@@ -105,7 +105,7 @@ class Changer:
         names = {service.terms.scheduler for service in wanted.values()}
         for name in names:
             self._manager.preload(name)
-        faults = self._call(partial(self._manager.faults_of, wanted, names))
+        faults = self._manager.faults_of(wanted, names)
         if faults:
             raise UsageError("\n".join(faults))
         return difference(now, wanted)

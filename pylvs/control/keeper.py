@@ -9,10 +9,10 @@ server's reply as it came.
 import logging
 import threading
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pylvs.control.changes import Guard
-from pylvs.control.model import Command, Service, ServiceKey
+from pylvs.control.model import Command, Service
 from pylvs.control.network import claims
 from pylvs.errors import HostError
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pylvs.control.daemon import Daemon
 
 log = logging.getLogger("pylvs.control")
-
-_CHANGES_A_BREATH: Final = 64
 
 _Change = tuple[Hashable, frozenset[claims.Element]]
 
@@ -50,7 +48,7 @@ class Keeper(Guard):
         daemon = self._daemon
         try:
             with daemon.claiming:
-                changed = self._take_changed()
+                changed = daemon.manager.take_changed()
                 local = daemon.manager.local
                 changes: list[_Change] = [
                     (key, claims.elements_of(service, local)) for key, service in changed
@@ -65,15 +63,6 @@ class Keeper(Guard):
         if daemon.manager.has_unannounced():
             daemon.engine.announce()
         return ""
-
-    def _take_changed(self) -> list[tuple[ServiceKey, Service | None]]:
-        engine, manager = self._daemon.engine, self._daemon.manager
-        changed: list[tuple[ServiceKey, Service | None]] = []
-        while True:
-            taken = engine.call(lambda: manager.take_changed(_CHANGES_A_BREATH))
-            changed += taken
-            if len(taken) < _CHANGES_A_BREATH:
-                return changed
 
     def _claim(self, changes: list[_Change]) -> None:
         """Have the host's tables follow; make them anew if they are not what they should be."""

@@ -134,10 +134,9 @@ class Manager:
             if key in services
         }
 
-    def take_changed(self, limit: int) -> list[tuple[ServiceKey, Service | None]]:
-        """Return some services that were changed, ``None`` for what is gone, and forget it."""
-        keys = list(itertools.islice(self._changed, limit))
-        self._changed.difference_update(keys)
+    def take_changed(self) -> list[tuple[ServiceKey, Service | None]]:
+        """Return the services that were changed, ``None`` for what is gone, and forget it."""
+        keys, self._changed = self._changed, set()
         services = self.table.services
         return [(key, _copy(services[key]) if key in services else None) for key in keys]
 

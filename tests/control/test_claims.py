@@ -62,7 +62,7 @@ def claims():
 
 def told(claims, world):
     """Have the claims follow what was changed, and return what nftables was told."""
-    changed = world.manager.take_changed(1_000)
+    changed = world.manager.take_changed()
     claims.update((key, elements_of(service, frozenset())) for key, service in changed)
     texts, claims._nftables.texts = claims._nftables.texts, []
     return "".join(texts).splitlines()
@@ -119,7 +119,7 @@ class Broken:
 
 def test_what_nftables_refused_is_tried_again(claims):
     world = World(["-A -t 192.0.2.10:80"])
-    changed = world.manager.take_changed(1_000)
+    changed = world.manager.take_changed()
     changes = [(key, elements_of(service, frozenset())) for key, service in changed]
     works, claims._nftables = claims._nftables, Broken()
     with pytest.raises(HostError):

@@ -1,4 +1,4 @@
-"""Debian's ldirectord, as it is, checks real servers and drives the director by ipvsadm's commands."""
+"""Debian's ldirectord, as it is, checks real servers and drives the director by ipvsadm."""
 
 import os
 import shutil

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import pathlib
+import queue
 import socket
 import struct
 import threading
@@ -27,7 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pylvs.control.api.resources import Asked, Handler, NotFoundError, Resources
 from pylvs.control.ipvsadm.executor import Executor
@@ -43,7 +44,7 @@ _BACKLOG: Final = 128
 _COMMANDS_LIMIT: Final = 32
 
 
-class _Peer(H11Protocol):
+class _Peer(HttpToolsProtocol):
     """HTTP with somebody whose user is known and allowed."""
 
     def connection_made(self, transport: Any) -> None:
@@ -74,13 +75,14 @@ class _Server(uvicorn.Server):
 class Api:
     """The control socket, from its making to its end.
 
-    A command runs in a thread of its own, which nobody waits for at the end.
+    A command runs in a thread, which nobody waits for at the end.
     """
 
     def __init__(self, path: pathlib.Path, executor: Executor, resources: Resources) -> None:
         self._path = path
         self._executor = executor
         self._free = threading.BoundedSemaphore(_COMMANDS_LIMIT)
+        self._workers = _Workers()
         self._socket = _listen(path)
         self._inode = path.stat().st_ino
         routes = [Route("/ipvsadm", self._answering(self._carry_out), methods=["POST"])]
@@ -136,7 +138,7 @@ class Api:
             if not self._free.acquire(blocking=False):
                 return _refuse(503, f"{_COMMANDS_LIMIT} commands are being carried out; try again")
             asked = Asked(request.path_params, request.query_params, bytes(body))
-            response: Response = await _in_thread(partial(work, asked))
+            response: Response = await self._workers.run(partial(work, asked))
             return response
 
         return answer
@@ -153,30 +155,52 @@ class Api:
         return self._executor.run(words, text)._asdict()
 
 
-async def _in_thread(function: Callable[[], Any]) -> Any:
-    """Return the function's result; not by the loop's pool, whose end would wait for it."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+class _Workers:
+    """Threads that carry requests out.
 
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+    Made when all others are busy, kept for the next request, and waited for by nobody at the end.
+    """
 
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = function()
-        except Exception as raised:
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, result, error)
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = 0
+        self._lock = threading.Lock()
 
-    threading.Thread(target=run, name="pylvs-command", daemon=True).start()
-    return await future
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Return the function's result."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = function()
+            except Exception as raised:
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, result, error)
+
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            else:
+                threading.Thread(target=self._serve, name="pylvs-command", daemon=True).start()
+        self._work.put(work)
+        return await future
+
+    def _serve(self) -> None:
+        while True:
+            self._work.get()()
+            with self._lock:
+                self._idle += 1
 
 
 async def _unanswered(_: Request, error: Exception) -> Response:
