@@ -322,9 +322,11 @@ def records(layout: np.dtype[Any], capacity: int) -> Any:
 
 def attributed(table: Any) -> Any:
     """Return a structured array with its fields as attributes, for code that runs uncompiled."""
+    if COMPILES:
+        return table
     shadowed = _NUMPYS_OWN.intersection(table.dtype.names or ())
     assert not shadowed, f"NumPy scalars have attributes of these names: {shadowed}"
-    return table if COMPILES else table.view(np.recarray)
+    return table.view(np.recarray)
 
 
 def mark_compiled(part: str) -> None:

@@ -27,6 +27,7 @@ from pylvs.errors import HostError, RuleError, UsageError
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
 
+TOGETHER: Final = 256  # commands that are guarded at a time
 _A_BREATH: Final = 32  # commands carried out between two breaths
 
 Edit = Callable[[Service | None], Service | None]
@@ -112,17 +113,28 @@ class Changer:
 
     def _carry_out(self, commands: list[Command], before: Services) -> None:
         """Carry out all commands or none; ``before`` is what they touch as it was."""
+        try:
+            trouble = ""
+            for at in range(0, len(commands), TOGETHER):
+                trouble += self._guarded(commands[at : at + TOGETHER])
+        except BaseException:
+            touched = {one.service for one in commands if one.service} | set(before)
+            self._apply(difference(self._manager.copy_services(touched), before))
+            self._guard.after()
+            raise
+        if trouble:
+            raise HostError(trouble.strip())
+
+    def _guarded(self, commands: list[Command]) -> str:
+        """Carry out some commands, or raise at a refusal; return what the guard has to tell."""
         self._guard.before(commands)
         try:
             refusal = next(filter(None, self._apply(commands)), None)
-            if refusal:
-                touched = {one.service for one in commands if one.service} | set(before)
-                self._apply(difference(self._manager.copy_services(touched), before))
-                raise UsageError(f"the table was left as it is: {refusal}")
         finally:
             trouble = self._guard.after()
-        if trouble:
-            raise HostError(trouble.strip())
+        if refusal:
+            raise UsageError(f"the table was left as it is: {refusal}")
+        return trouble
 
     def _clear(self) -> list[RuleError | None]:
         while self._call(lambda: self._manager.clear(_A_BREATH)):

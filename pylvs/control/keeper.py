@@ -36,10 +36,12 @@ class Keeper(Guard):
         local = self._daemon.manager.local
         elements: set[claims.Element] = set()
         for command in commands:
-            if command.service is not None and command.verb in "AEae":
-                servers = {command.server.key: command.server} if command.server else {}
-                service = Service(command.service, command.terms, servers)
-                elements |= claims.elements_of(service, local)
+            if command.service is None:
+                continue
+            if command.verb in "AE":
+                elements |= claims.elements_of(Service(command.service, command.terms), local)
+            elif command.server is not None and command.verb in "ae":
+                elements.update(claims.elements_of_server(command.service, command.server))
         with self._daemon.claiming:
             self._claim([(threading.get_ident(), frozenset(elements))])
 

@@ -22,7 +22,7 @@ from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
 from pylvs.schedulers import plugin
 from pylvs.tables import states
-from pylvs.tables.layouts import LOCAL_ADDRESS, UNICAST
+from pylvs.tables.layouts import FAILED, LOCAL_ADDRESS, UNICAST, UNKNOWN
 
 log = logging.getLogger("pylvs")
 
@@ -372,7 +372,7 @@ class Manager:
     def _want(self, server_row: int) -> None:
         tables = self.director.tables
         row = int(tables.servers[server_row]["neighbour"])
-        if row != NONE:
+        if row != NONE and tables.neighbours["state"][row] in (UNKNOWN, FAILED):
             neighbour = tables.neighbours[row]
             port, address = int(neighbour["port"]), int(neighbour["address"])
             self._tell_neighbour(mailbox.WANT_NEIGHBOUR, port, address)

@@ -11,7 +11,7 @@ from numpy import int64
 
 from pylvs import schedulers
 from pylvs.frames import NONE
-from pylvs.jit import apart, compiled, door, records
+from pylvs.jit import apart, attributed, compiled, door
 from pylvs.tables import connections, neighbours, paths, servers, services
 from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
 
@@ -60,6 +60,7 @@ COMMAND: Final = np.dtype([
     )
 ])
 # fmt: on
+_FIELDS: Final = COMMAND.names or ()
 
 
 @door
@@ -294,8 +295,6 @@ def aim_all(world):
 
 def carry_out(tables: Any, **fields: int) -> int:
     """Apply one command at once and return its result; for callers whose engine does not run."""
-    batch = records(COMMAND, 1)
-    for name, value in fields.items():
-        batch[name][0] = value
+    batch = attributed(np.array([tuple(fields.get(name, 0) for name in _FIELDS)], COMMAND))
     apply(tables.all, batch, 1)
-    return int(batch[0]["result"])
+    return int(batch["result"][0])

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pylvs.control import listing
-from pylvs.control.changes import Changer
+from pylvs.control.changes import TOGETHER, Changer
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 _LIST_REFUSED: Final = 1
 _CHANGES: Final = frozenset({"A", "E", "D", "C", "a", "e", "d", "Z", "set"})
-_TOGETHER: Final = 256  # commands of a restore that are guarded at a time
 
 
 class Result(NamedTuple):
@@ -111,7 +110,7 @@ class Executor:
                 return Result(error.status, output, f"{errors}{error}\n")
             if command.verb in _CHANGES:
                 waiting.append(command)
-                if len(waiting) == _TOGETHER:
+                if len(waiting) == TOGETHER:
                     flush()
                 continue
             flush()

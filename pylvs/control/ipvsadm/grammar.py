@@ -4,6 +4,7 @@ Taken apart as popt does: clustered letters, ``-p100``, ``--option=value``, opti
 first word has to be the command.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -89,6 +90,7 @@ _LONG_BY_SHORT: Final = {letter: name for letter, name, _, _ in _OPTIONS if lett
 _ARGUMENT: Final = {name: argument for _, name, argument, _ in _OPTIONS}
 _SHOWN: Final = {name: shown for _, name, _, shown in _OPTIONS}
 _ORDER: Final = list(dict.fromkeys(shown for *_, shown in _OPTIONS if shown))
+_UNSHOWN: Final = {name for _, name, _, shown in _OPTIONS if not shown}
 
 _SERVICE_OPTIONS: Final = {"scheduler", "persistent", "netmask", "ops", "pe", "sched-flags"}
 _SERVER_OPTIONS: Final = {
@@ -137,6 +139,11 @@ class Line:
     def title(self) -> str:
         """The command's name in messages."""
         return _TITLE_BY_VERB[self.verb]
+
+    @property
+    def given(self) -> Set[str]:
+        """What was given, by its names in messages."""
+        return self._values.keys()
 
     def has(self, shown: str) -> bool:
         return shown in self._values
@@ -219,6 +226,9 @@ def _add(line: Line, name: str, value: str) -> None:
 def check(line: Line) -> None:
     """Refuse options that the command does not take or has too few or too many of."""
     needs, takes = _TAKES[line.verb]
+    given = line.given
+    if line.verb != "L" and needs <= given <= needs | takes | _UNSHOWN:
+        return  # as most lines are
     chosen = ""
     for shown in _ORDER:
         if not line.has(shown):

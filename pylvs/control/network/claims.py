@@ -23,6 +23,7 @@ from pylvs.control.model import (
     PROTOCOL_NAMES,
     PROTOCOLS,
     MarkRule,
+    Server,
     Service,
     ServiceKey,
 )
@@ -97,12 +98,22 @@ def elements_of(service: Service | None, local: Collection[int]) -> frozenset[El
         if is_ftp and service.terms.persistent and key.address not in local:
             elements |= {("ftp", f"tcp . {address} . {ports}") for ports in ("20", "1024-65535")}
     for server in service.servers.values():
-        if server.method == MASQUERADE:
-            sender = ServiceKey(key.protocol, server.key.address, server.key.port)
-            elements.add(("servers", _endpoint(sender)))
-            elements.add(("senders", address_text(sender.address)))
-            elements.add(("quoted", f"{sender.address:#010x}"))
+        elements.update(elements_of_server(key, server))
     return frozenset(elements)
+
+
+def elements_of_server(service: ServiceKey, server: Server) -> Iterable[Element]:
+    """Return what a server of a service puts into the sets, beside what the service does."""
+    if server.method != MASQUERADE:
+        return ()
+    address, port = server.key
+    text = address_text(address)
+    protocol = PROTOCOL_NAMES[service.protocol].lower()
+    return (
+        ("servers", f"{protocol} . {text} . {port}"),
+        ("senders", text),
+        ("quoted", f"{address:#010x}"),
+    )
 
 
 def _endpoint(key: ServiceKey) -> str:
