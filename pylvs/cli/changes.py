@@ -39,8 +39,7 @@ def print_changes(answer: Any, as_json: bool, done: str) -> None:
     if as_json:
         click.echo(json.dumps(answer))
         return
-    for line in answer["changes"]:
-        click.echo(line)
+    click.echo("".join(f"{line}\n" for line in answer["changes"]), nl=False)
     count = len(answer["changes"])
     click.echo(f"{count} change{'' if count == 1 else 's'} {done}", err=True)
 

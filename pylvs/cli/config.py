@@ -93,8 +93,8 @@ def convert(path: str, to: str) -> None:
     """
     text = read_rules(path)
     if to == "ipvsadm":
-        for one in difference({}, file.read_text(text, path).services):
-            click.echo(render.command(one))
+        commands = difference({}, file.read_text(text, path).services)
+        click.echo("".join(f"{render.command(one)}\n" for one in commands), nl=False)
         return
     table = Table()
     for one in parse_text(text.splitlines(), path):
