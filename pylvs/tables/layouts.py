@@ -304,7 +304,7 @@ DIRECTOR: Final = np.dtype([
       ("connections", "services", "servers", "neighbours", "paths", "own")),
     ("services_seen", np.int64),   # rows of SERVICE ever used
     ("servers_seen", np.int64),    # rows of SERVER ever used
-    ("servers_used", np.int64),
+    ("free_server", np.int64),     # head of the list of rows of SERVER that were given back
     ("service_count", np.int64),
     ("any_port_count", np.int64),  # services with port 0
     ("ftp_count", np.int64),       # TCP services with port 21
@@ -350,6 +350,7 @@ WHEEL_SIZE: Final = 16_384
 TICK_MS: Final = 64  # horizon 1,048 s: above every timeout but those of --set and persistence
 SERVICE_BUCKETS: Final = 16_384
 SENDER_BUCKETS: Final = 65_536
+TRASH_BUCKETS: Final = 65_536
 NEIGHBOUR_BUCKETS: Final = 4_096
 HELD_LIMIT: Final = 512
 HELD_PER_HOP: Final = 101  # as many packets as Linux queues (unres_qlen_bytes)
@@ -410,7 +411,8 @@ TABLES: Final = np.dtype([
     ("wheel", np.int32, (WHEEL_SIZE,)),  # heads of the wheel's lists
     ("services", SERVICE, (ROOM.services,)),
     ("service_buckets", np.int32, (SERVICE_BUCKETS,)),
-    ("servers", SERVER, (ROOM.servers,)),
+    ("servers", SERVER, (ROOM.servers + 1,)),  # and one to look others up with
+    ("trash_buckets", np.int32, (TRASH_BUCKETS,)),  # removed servers, while they are remembered
     ("sender_buckets", np.int32, (SENDER_BUCKETS,)),  # servers by what they send from
     ("neighbours", NEIGHBOUR, (ROOM.neighbours,)),
     ("neighbour_buckets", np.int32, (NEIGHBOUR_BUCKETS,)),
@@ -464,11 +466,12 @@ def new_tables(limits: Limits, seed: tuple[int, int]) -> Tables:
     bucket_bits = max(4, (limits.connections - 1).bit_length())
     director["hash_shift"] = HASH_BITS - bucket_bits
     tables.buckets[: 1 << bucket_bits] = NONE
-    for name in ("wheel", "service_buckets", "sender_buckets", "neighbour_buckets"):
+    for name in (
+        *("wheel", "service_buckets", "sender_buckets", "trash_buckets", "neighbour_buckets"),
+        *("slot_owners", "cache_buckets"),
+    ):
         getattr(tables, name)[:] = NONE
-    for name in ("slot_owners", "cache_buckets"):
-        getattr(tables, name)[:] = NONE
-    for name in ("free", "doomed"):
+    for name in ("free", "free_server", "doomed"):
         director[name] = NONE
     director["tick"] = -1
     director["dice"] = seed[0] & 0x7FFF_FFFF

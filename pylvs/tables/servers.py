@@ -14,7 +14,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, TUNNEL
+from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, TRASH_BUCKETS, TUNNEL
 
 CONNECTIONS, IN_PACKETS, OUT_PACKETS, IN_BYTES, OUT_BYTES = range(5)  # columns of totals
 _TUNNELED: Final = 0x2_0000  # in the place of a protocol
@@ -128,7 +128,7 @@ def add(tables, service_row, address, port):
     again.  Method, weight and the rest are the caller's to set.
     """
     service = tables.services[service_row]
-    row = _remembered(tables, service, address, port)
+    row = _take_remembered(tables, service, address, port)
     if row == NONE:
         row = _free(tables)
         if row == NONE:
@@ -141,54 +141,78 @@ def add(tables, service_row, address, port):
     server.next = service.head
     service.head = row
     service.server_count += 1
-    server.address = address
-    server.port = port
-    server.virtual_address = service.address
-    server.virtual_mark = service.mark
-    server.virtual_port = service.port
-    server.protocol = service.protocol
+    _name(server, service, address, port)
     return row
 
 
 @compiled
-def _remembered(tables, service, address, port):
+def _trash_bucket(server):
+    """Return where a removed server is remembered."""
+    virtual = mix(
+        int64(server.virtual_mark), int64(server.virtual_address), int64(server.virtual_port)
+    )
+    own = mix(int64(server.protocol), int64(server.address), int64(server.port))
+    return (own ^ virtual) % TRASH_BUCKETS
+
+
+@compiled
+def _name(server, service, address, port):
+    """Give a row the names of a server of the service."""
+    server.address = address
+    server.port = port
+    server.protocol = service.protocol
+    server.virtual_mark = service.mark
+    server.virtual_address = 0 if service.mark else service.address
+    server.virtual_port = 0 if service.mark else service.port
+
+
+@compiled
+def _take_remembered(tables, service, address, port):
+    """Return the row of a server that was removed from the service, as it was; else ``NONE``."""
     if tables.director[0].trash_ms == 0:
         return NONE
-    for row in range(tables.director[0].servers_seen):
+    wanted = tables.servers[tables.servers.size - 1]  # a row no table reaches
+    _name(wanted, service, address, port)
+    row = int64(tables.trash_buckets[_trash_bucket(wanted)])
+    while row != NONE:
         server = tables.servers[row]
         if (
-            server.used
-            and not server.available
-            and server.address == address
+            server.address == address
             and server.port == port
-            and server.virtual_mark == service.mark
-            and server.protocol == service.protocol
-            and (
-                service.mark
-                or (
-                    server.virtual_address == service.address
-                    and server.virtual_port == service.port
-                )
-            )
+            and server.protocol == wanted.protocol
+            and server.virtual_mark == wanted.virtual_mark
+            and server.virtual_address == wanted.virtual_address
+            and server.virtual_port == wanted.virtual_port
         ):
+            _take_from_trash(tables, row)
             return row
+        row = int64(server.next)
     return NONE
+
+
+@compiled
+def _take_from_trash(tables, row):
+    bucket = _trash_bucket(tables.servers[row])
+    at = int64(tables.trash_buckets[bucket])
+    if at == row:
+        tables.trash_buckets[bucket] = tables.servers[row].next
+        return
+    while tables.servers[at].next != row:
+        at = int64(tables.servers[at].next)
+    tables.servers[at].next = tables.servers[row].next
 
 
 @compiled
 def _free(tables):
     director = tables.director[0]
-    row = NONE
-    if director.servers_used < director.servers_seen:
-        row = 0
-        while tables.servers[row].used:
-            row += 1
+    row = director.free_server
+    if row != NONE:
+        director.free_server = tables.servers[row].next
     elif director.servers_seen < director.servers_limit:
         row = director.servers_seen
         director.servers_seen += 1
-    if row == NONE:
+    else:
         return _least_missed(tables)
-    director.servers_used += 1
     _clear(tables.servers[row])
     return row
 
@@ -199,6 +223,7 @@ def _least_missed(tables):
     for row in range(tables.director[0].servers_seen):
         server = tables.servers[row]
         if not server.available and not _is_referred_to(server):
+            _take_from_trash(tables, row)
             unpin(tables, server)
             _clear(server)
             return row
@@ -246,6 +271,9 @@ def remove(tables, service_row, row, now_ms):
         service.current = before  # schedulers that go in turn go on from there
     service.server_count -= 1
     server.available = 0
+    bucket = _trash_bucket(server)
+    server.next = tables.trash_buckets[bucket]
+    tables.trash_buckets[bucket] = row
     if tables.director[0].trash_ms == 0:
         tables.director[0].trash_ms = now_ms + TRASH_SWEEP_MS
         tables.director[0].chores_ms = min(
@@ -277,9 +305,11 @@ def empty_trash(tables, now_ms):
         if server.idle_ms == 0:
             server.idle_ms = due
         elif due - server.idle_ms >= TRASH_MS:
+            _take_from_trash(tables, row)
             server.used = 0
             unpin(tables, server)
-            director.servers_used -= 1
+            server.next = director.free_server
+            director.free_server = row
     director.trash_ms = max(due, now_ms - TRASH_SWEEP_MS) + TRASH_SWEEP_MS if left else 0
 
 

@@ -114,3 +114,26 @@ def test_a_removed_server_without_connections_gives_its_row_back():
     for _ in range(4):  # remembered for two minutes, looked at once a minute
         world.after(60).send_all([])
     assert not world.tables.servers["used"].any()
+
+
+def test_a_removed_server_returns_to_its_service_as_itself_and_to_no_other():
+    """Two services with the same servers, of which many are remembered at a time."""
+    world = World([f"-A -t {VIP}:80 -s rr", f"-A -t {VIP}:81 -s rr"])
+    names = [(port, f"10.0.0.{n}") for n in range(1, 31) for port in (80, 81)]
+    key = {}
+    for port, address in names:
+        world.rule(f"-a -t {VIP}:{port} -r {address}:{port} -m -w {port}")
+    seen = int(world.tables.director[0]["servers_seen"])
+    for row in range(seen):
+        server = world.tables.servers[row]
+        key[int(server["virtual_port"]), int(server["address"])] = row
+        server["connections"] = row + 1
+    for port, address in names:
+        world.rule(f"-d -t {VIP}:{port} -r {address}:{port}")
+    for port, address in reversed(names):
+        world.rule(f"-a -t {VIP}:{port} -r {address}:{port} -m")
+    for row in range(seen):
+        server = world.tables.servers[row]
+        assert key[int(server["virtual_port"]), int(server["address"])] == row
+        assert server["connections"] == row + 1
+    assert int(world.tables.director[0]["servers_seen"]) == seen
