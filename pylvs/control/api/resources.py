@@ -1,25 +1,20 @@
 """What is spoken about: the table, its services with their counters, connections, settings.
 
-    GET    /table                                   what is stated
-    PUT    /table?dry_run=1                         make it so, all or nothing; returns the changes
-    GET    /services            /services/NAME      with servers, counters and rates
-    PUT    /services/NAME       DELETE /services/NAME
-    PUT    /services/NAME/servers/NAME              DELETE likewise
-    POST   /services/NAME/servers/NAME/forget?what=connections      or templates
-    GET    /connections?service=&server=&client=&state=&limit=&after=
-    GET    /stats               /settings           PUT /settings
-    POST   /reload
-
-Bodies are those of ``control.config.schema``, in JSON.
+``Resources.operations`` lists it all, and /openapi.json tells it to clients.  A service is named
+``tcp:192.0.2.10:80`` or ``mark:5``, a server ``10.0.0.11:8080``; bodies are those of
+``control.config.schema``, in JSON.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from pylvs.control import listing, settings
+from pylvs.control.api.answers import Changes, Connections, Forgotten, ServiceState, Settings, Stats
+from pylvs.control.api.handling import Asked, MalformedError, NotFoundError
+from pylvs.control.api.openapi import Operation
 from pylvs.control.changes import Changer
 from pylvs.control.config import checking, schema, services
 from pylvs.control.config.checking import Fault
@@ -29,6 +24,7 @@ from pylvs.control.model import (
     PROTOCOL_NAMES,
     Command,
     Server,
+    ServerKey,
     Service,
     ServiceKey,
     Table,
@@ -42,23 +38,19 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 1_000
 _PAGE_LIMIT: Final = 100_000
+_ROW_LIMIT: Final = 2**31
+_FORGETS: Final = ("connections", "templates")
 Reload = Callable[[], Sequence[Command]]
 _Services = dict[ServiceKey, Service]
 
 
-class Asked(NamedTuple):
-    """One request: what its path and query name, and its body."""
-
-    path: Mapping[str, str] = {}
-    query: Mapping[str, str] = {}
-    body: bytes = b""
+def _exact(text: str) -> float:
+    """Return a number; 3.0 is an integer, as JSON Schema has it."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
-class NotFoundError(UsageError):
-    """What a request names does not exist."""
-
-
-Handler = Callable[[Asked], Any]
+_JSON: Final = msgspec.json.Decoder(float_hook=_exact)
 
 
 def _no_file() -> Sequence[Command]:
@@ -80,25 +72,50 @@ class Resources:
         self._changer = changer or Changer(manager, call)
         self._reload = reload
 
-    def handlers(self) -> dict[tuple[str, str], Handler]:
-        """Return who answers what, by method and path."""
+    def operations(self) -> list[Operation]:
+        """Return what can be asked."""
         service, server = "/services/{service}", "/services/{service}/servers/{server}"
-        return {
-            ("GET", "/table"): self.table,
-            ("PUT", "/table"): self.put_table,
-            ("GET", "/services"): self.services,
-            ("GET", service): self.service,
-            ("PUT", service): self.put_service,
-            ("DELETE", service): self.delete_service,
-            ("PUT", server): self.put_server,
-            ("DELETE", server): self.delete_server,
-            ("POST", f"{server}/forget"): self.forget,
-            ("GET", "/connections"): self.connections,
-            ("GET", "/stats"): self.stats,
-            ("GET", "/settings"): self.settings,
-            ("PUT", "/settings"): self.put_settings,
-            ("POST", "/reload"): lambda _: _told(self._reload()),
+        text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
+        filters = {"service": text, "server": text, "client": text, "state": text}
+        page = {
+            "limit": {**number, "minimum": 1, "maximum": _PAGE_LIMIT},
+            "after": {**number, "maximum": _ROW_LIMIT},
         }
+        return [
+            Operation("GET", "/table", self.table, "What is stated.", schema.Table),
+            Operation(
+                *("PUT", "/table", self.put_table, "Make it so, all of it or nothing."),
+                *(Changes, schema.Table, {"dry_run": {"enum": ["0", "1"]}}),
+            ),
+            Operation("GET", "/services", self.services, "All services.", list[ServiceState]),
+            Operation("GET", service, self.service, "A service.", ServiceState),
+            Operation(
+                *("PUT", service, self.put_service, "Make a service so, with its servers."),
+                *(Changes, schema.Service),
+            ),
+            Operation("DELETE", service, self.delete_service, "Remove a service.", Changes),
+            Operation("PUT", server, self.put_server, "Make a server so.", Changes, schema.Server),
+            Operation("DELETE", server, self.delete_server, "Remove a server.", Changes),
+            Operation(
+                *("POST", f"{server}/forget", self.forget, "Forget what it has.", Forgotten, None),
+                {"what": {"enum": list(_FORGETS)}},
+                ("what",),
+            ),
+            Operation(
+                *("GET", "/connections", self.connections, "Connections.", Connections, None),
+                {**filters, **page},
+            ),
+            Operation("GET", "/stats", self.stats, "All traffic together.", Stats),
+            Operation("GET", "/settings", self.settings, "The settings.", Settings),
+            Operation(
+                *("PUT", "/settings", self.put_settings, "Change some, all of them or none."),
+                *(Settings, Settings),
+            ),
+            Operation("POST", "/reload", self.reload, "Read the file again.", Changes),
+        ]
+
+    def reload(self, _: Asked) -> Any:
+        return _told(self._reload())
 
     def table(self, _: Asked) -> Any:
         with self._changer.alone:
@@ -109,20 +126,21 @@ class Resources:
 
     def put_table(self, asked: Asked) -> Any:
         wanted, timeouts = _wanted(asked.body)
-        dry_run = asked.query.get("dry_run", "") not in ("", "0")
-        return _told(self._changer.replace(wanted, timeouts, dry_run=dry_run))
+        dry_run = _number(asked.query, "dry_run", 0, 0, 1)
+        return _told(self._changer.replace(wanted, timeouts, dry_run=bool(dry_run)))
 
     def services(self, _: Asked) -> Any:
         return [_service(row) for row in listing.read(self._manager, self._call)]
 
     def service(self, asked: Asked) -> Any:
-        key = services.service_key(asked.path["service"])
+        key = _service_of(asked)
         for row in listing.read(self._manager, self._call):
             if row.key == key:
                 return _service(row)
         raise NotFoundError(f"no service {asked.path['service']}")
 
     def put_service(self, asked: Asked) -> Any:
+        _service_of(asked)
         body = {**_mapping(asked.body), "service": asked.path["service"]}
         document, faults = checking.convert(body, schema.Service)
         found, more = services.read([document])
@@ -131,7 +149,7 @@ class Resources:
         return _told(self._changer.edit(key, lambda _: wanted))
 
     def delete_service(self, asked: Asked) -> Any:
-        key = services.service_key(asked.path["service"])
+        key = _service_of(asked)
 
         def remove(service: Service | None) -> None:
             _present(service, key)
@@ -139,7 +157,8 @@ class Resources:
         return _told(self._changer.edit(key, remove))
 
     def put_server(self, asked: Asked) -> Any:
-        key = services.service_key(asked.path["service"])
+        key = _service_of(asked)
+        _server_of(asked, key)
         body = {**_mapping(asked.body), "server": asked.path["server"]}
         document, faults = checking.convert(body, schema.Server)
         # Read as part of its service, of which port and mark alone matter here.
@@ -155,8 +174,8 @@ class Resources:
         return _told(self._changer.edit(key, put))
 
     def delete_server(self, asked: Asked) -> Any:
-        key = services.service_key(asked.path["service"])
-        name = services.server_key(asked.path["server"], key.port)
+        key = _service_of(asked)
+        name = _server_of(asked, key)
 
         def remove(service: Service | None) -> Service:
             if _present(service, key).servers.pop(name, None) is None:
@@ -167,10 +186,10 @@ class Resources:
 
     def forget(self, asked: Asked) -> Any:
         what = asked.query.get("what", "")
-        if what not in ("connections", "templates"):
-            raise UsageError(f"what is connections or templates, not {what!r}")
-        key = services.service_key(asked.path["service"])
-        name = services.server_key(asked.path["server"], key.port)
+        if what not in _FORGETS:
+            raise MalformedError(f"what is connections or templates, not {what!r}")
+        key = _service_of(asked)
+        name = _server_of(asked, key)
         with self._changer.alone:
             row = self._call(partial(self._manager.server_row, key, name))
             if row == NONE:
@@ -186,7 +205,7 @@ class Resources:
     def connections(self, asked: Asked) -> Any:
         query = asked.query
         limit = _number(query, "limit", _PAGE, 1, _PAGE_LIMIT)
-        after = _number(query, "after", 0, 0, 2**31)
+        after = _number(query, "after", 0, 0, _ROW_LIMIT)
         wanted = {name: query[name] for name in ("service", "server", "client") if name in query}
         found: list[dict[str, Any]] = []
         for one in listing.connections(self._manager, self._call, after):
@@ -215,7 +234,7 @@ class Resources:
 
     def put_settings(self, asked: Asked) -> Any:
         values = _mapping(asked.body)
-        _refuse([Fault(name, why) for name, why in settings.faults_of(values).items()])
+        _refuse([], [Fault(name, why) for name, why in settings.faults_of(values).items()])
         state = self._manager.director.tables.director[0]
 
         def apply() -> None:
@@ -226,30 +245,43 @@ class Resources:
         return self.settings(asked)
 
 
+def _service_of(asked: Asked) -> ServiceKey:
+    try:
+        return services.service_key(asked.path["service"])
+    except UsageError as error:
+        raise NotFoundError(str(error)) from None
+
+
+def _server_of(asked: Asked, service: ServiceKey) -> ServerKey:
+    try:
+        return services.server_key(asked.path["server"], service.port)
+    except UsageError as error:
+        raise NotFoundError(str(error)) from None
+
+
 def _present(service: Service | None, key: ServiceKey) -> Service:
     if service is None:
         raise NotFoundError(f"no service {services.service_name(key)}")
     return service
 
 
-def _decode(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the body is not JSON: {error}") from None
-
-
 def _mapping(body: bytes) -> dict[str, Any]:
-    value = _decode(body or b"{}")
+    try:
+        value = _JSON.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedError(f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise UsageError("the body is not a JSON object")
+        raise MalformedError("the body is not a JSON object")
     return value
 
 
-def _refuse(*faults: list[Fault]) -> None:
-    told = {fault.place: fault for some in faults for fault in some}
+def _refuse(malformed: list[Fault], impossible: list[Fault]) -> None:
+    """Raise an error with all faults; what was put in the place of the first says nothing."""
+    known = {fault.place for fault in malformed}
+    told = malformed + [fault for fault in impossible if fault.place not in known]
     if told:
-        raise UsageError("\n".join(map(str, told.values())))
+        kind = MalformedError if malformed else UsageError
+        raise kind("\n".join(map(str, told)))
 
 
 def _wanted(body: bytes) -> tuple[_Services, Timeouts | None]:
@@ -262,8 +294,7 @@ def _wanted(body: bytes) -> tuple[_Services, Timeouts | None]:
         return table.services, None
     document, faults = checking.convert(data, schema.Table)
     found, more = services.read(document.services)
-    known = {fault.place for fault in faults}
-    _refuse(faults, [fault for fault in more if fault.place not in known])
+    _refuse(faults, more)
     given = document.timeouts
     timeouts = Timeouts(given.tcp, given.tcp_fin, given.udp)
     return found, timeouts if any(timeouts) else None
@@ -323,5 +354,5 @@ def _is_about(document: dict[str, Any], wanted: dict[str, str]) -> bool:
 def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     value = number_of(query.get(name, str(default)), low, high)
     if value is None:
-        raise UsageError(f"{name} is a number from {low} to {high}, not {query[name]!r}")
+        raise MalformedError(f"{name} is a number from {low} to {high}, not {query[name]!r}")
     return value

@@ -2,7 +2,7 @@
 
     POST /ipvsadm   {"words": ["-A", "-t", "192.0.2.10:80"], "text": ""}
                     {"status": 0, "output": "", "error": ""}
-    ...             what ``resources`` answers
+    ...             what ``resources`` answers; /openapi.json tells
 
 Only root and the director's own user are listened to, by the kernel's word on who connected.
 Commands run in threads of their own: neither a slow resolver nor a long restore keeps others out.
@@ -30,7 +30,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pylvs.control.api.resources import Asked, Handler, NotFoundError, Resources
+from pylvs.control.api.answers import Result, Said
+from pylvs.control.api.handling import Asked, Handler, MalformedError, NotFoundError
+from pylvs.control.api.openapi import Operation, describe
+from pylvs.control.api.resources import Resources
 from pylvs.control.ipvsadm.executor import Executor
 from pylvs.errors import HostError, UsageError
 
@@ -85,9 +88,19 @@ class Api:
         self._workers = _Workers()
         self._socket = _listen(path)
         self._inode = path.stat().st_ino
-        routes = [Route("/ipvsadm", self._answering(self._carry_out), methods=["POST"])]
-        for (method, where), handler in resources.handlers().items():
-            routes.append(Route(where, self._answering(handler), methods=[method]))
+        operations = resources.operations()
+        operations.append(
+            Operation("POST", "/ipvsadm", self._carry_out, "ipvsadm's commands.", Result, Said)
+        )
+        told = describe(operations)
+        operations.append(Operation("GET", "/openapi.json", lambda _: told, "", None))
+        handlers: dict[str, dict[str, Handler]] = {}
+        for one in operations:
+            handlers.setdefault(one.path, {})[one.method] = one.handler
+        routes = [
+            Route(path, self._answering(by_method), methods=list(by_method))
+            for path, by_method in handlers.items()
+        ]
         application = Starlette(routes=routes, exception_handlers={HTTPException: _unanswered})
         self._server = _Server(
             uvicorn.Config(
@@ -114,16 +127,18 @@ class Api:
         if self._path.exists() and self._path.stat().st_ino == self._inode:
             self._path.unlink()
 
-    def _answering(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """Return what answers requests by a handler, in a thread of its own."""
+    def _answering(self, handlers: dict[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
+        """Return what answers requests by a method's handler, in a thread."""
 
-        def work(asked: Asked) -> Response:
+        def work(method: str, asked: Asked) -> Response:
             try:
-                return _answer(handler(asked))
+                return _answer(handlers[method](asked))
             except NotFoundError as error:
                 return _refuse(404, str(error))
-            except UsageError as error:
+            except MalformedError as error:
                 return _refuse(400, str(error))
+            except UsageError as error:
+                return _refuse(409, str(error))
             except HostError as error:
                 return _refuse(503, str(error))
             finally:
@@ -138,7 +153,8 @@ class Api:
             if not self._free.acquire(blocking=False):
                 return _refuse(503, f"{_COMMANDS_LIMIT} commands are being carried out; try again")
             asked = Asked(request.path_params, request.query_params, bytes(body))
-            response: Response = await self._workers.run(partial(work, asked))
+            method = "GET" if request.method == "HEAD" else request.method
+            response: Response = await self._workers.run(partial(work, method, asked))
             return response
 
         return answer
@@ -146,12 +162,13 @@ class Api:
     def _carry_out(self, asked: Asked) -> Any:
         try:
             said = json.loads(asked.body)
+            known = isinstance(said, dict) and said.keys() <= {"words", "text"}
             words, text = said["words"], said.get("text", "")
-            valid = isinstance(text, str) and all(isinstance(word, str) for word in words)
+            valid = known and isinstance(text, str) and all(isinstance(word, str) for word in words)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             valid = False
         if not valid or not isinstance(words, list):
-            raise UsageError('give {"words": [text, ...], "text": text}')
+            raise MalformedError('give {"words": [text, ...], "text": text}')
         return self._executor.run(words, text)._asdict()
 
 
@@ -205,7 +222,9 @@ class _Workers:
 
 async def _unanswered(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _refuse(error.status_code, error.detail)
+    response = _refuse(error.status_code, error.detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
 def _answer(content: Any, status: int = 200) -> Response:

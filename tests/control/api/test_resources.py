@@ -2,11 +2,14 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylvs.control.api.resources import Asked, NotFoundError, Resources
+from pylvs.control.api.handling import Asked, NotFoundError
+from pylvs.control.api.openapi import describe
+from pylvs.control.api.resources import Resources
 from pylvs.control.ipvsadm import render
 from pylvs.errors import UsageError
 from tests.conftest import examples
@@ -22,7 +25,9 @@ class Spoken:
 
     def __init__(self, *rules):
         self.world = World(rules)
-        self.handlers = Resources(self.world.manager).handlers()
+        self.operations = {
+            (one.method, one.path): one for one in Resources(self.world.manager).operations()
+        }
 
     def __call__(self, method, where, body=None, **query):
         """Ask as the server would, ``where`` as in /services/NAME/servers/NAME."""
@@ -32,7 +37,10 @@ class Spoken:
         known = f"/{steps[0]}{names}" + "".join(f"/{step}" for step in steps[4:])
         said = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body)
         said = said if isinstance(said, bytes) else said.encode()
-        return self.handlers[method, known](Asked(path, query, said))
+        operation = self.operations[method, known]
+        answer = operation.handler(Asked(path, query, said))
+        msgspec.convert(answer, operation.answer)  # what was promised, and no more
+        return answer
 
 
 @pytest.fixture
@@ -91,7 +99,7 @@ def test_services_and_servers_are_put_and_deleted(spoken):
     missing = "/servers/1.1.1.1"
     for method, place in (("DELETE", ""), ("PUT", missing), ("DELETE", missing)):
         with pytest.raises(NotFoundError, match="no service"):
-            spoken(method, f"/services/udp:{VIP}:53{place}")
+            spoken(method, f"/services/udp:{VIP}:53{place}", {})
 
 
 @pytest.mark.parametrize(
@@ -225,3 +233,15 @@ def test_what_is_told_as_a_command_line_is_one(spoken):
     for line in (f"-D -t {VIP}:80", "-C", "--set 1 2 3"):
         assert render.command(parse_line(line.split())) == line
     assert render.command(Command("C")) == "-C"
+
+
+def test_the_description_names_every_operation_and_type(spoken):
+    told = describe(spoken.operations.values())
+    assert set(told["paths"]) == {path for _, path in spoken.operations}
+    service = told["paths"]["/services/{service}"]
+    assert set(service) == {"get", "put", "delete"}
+    assert service["get"]["parameters"][0]["name"] == "service"
+    body = service["put"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body == {"$ref": "#/components/schemas/Service"}
+    assert "weight" in told["components"]["schemas"]["Server"]["properties"]
+    json.dumps(told)

@@ -1,0 +1,97 @@
+"""What is answered, as types: the stable half of the API that ``--json`` prints as well."""
+
+from typing import Any
+
+from pylvs.control.config.schema import Part, Server, Service
+
+
+class Counters(Part):
+    """What IPVS counts, since the start or a second; bytes are those of IP packets."""
+
+    connections: int
+    in_packets: int
+    out_packets: int
+    in_bytes: int
+    out_bytes: int
+
+
+class ServerState(Server, kw_only=True):
+    """A real server, and what it has."""
+
+    active: int
+    inactive: int
+    templates: int  # persistent clients that are sent there
+    counters: Counters
+    rates: Counters
+
+
+class ServiceState(Service, kw_only=True):
+    """A virtual service, and what it has."""
+
+    servers: list[ServerState]  # type: ignore[assignment]
+    counters: Counters
+    rates: Counters
+
+
+class Connection(Part):
+    """A connection, or a persistent client's template; ``expires`` in seconds."""
+
+    protocol: str
+    client: str
+    virtual: str
+    server: str
+    state: str
+    expires: int
+
+
+class Connections(Part):
+    """Some connections, and where to go on if there are more."""
+
+    connections: list[Connection]
+    next: int = -1
+
+
+class Stats(Part):
+    """All traffic together; ``reasons`` are how many frames had each."""
+
+    connections: int
+    counters: Counters
+    rates: Counters
+    reasons: dict[str, int]
+
+
+class Changes(Part):
+    """What a change took, as ipvsadm's command lines."""
+
+    changes: list[str]
+
+
+class Forgotten(Part):
+    """How many connections or templates there were."""
+
+    forgotten: int
+
+
+class Said(Part):
+    """A command line of ipvsadm's; ``text`` is what ``-R`` reads."""
+
+    words: list[str]
+    text: str = ""
+
+
+class Result(Part):
+    """What a command line leaves behind."""
+
+    status: int
+    output: str
+    error: str
+
+
+class Refusal(Part):
+    """Why not: a line for every fault."""
+
+    error: str
+
+
+Settings = dict[str, int]
+Anything = dict[str, Any]
