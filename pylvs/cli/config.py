@@ -22,6 +22,8 @@ A file
   dip = "192.0.2.2/24"                      # source of tunnels; on a TAP device of ARP
   gateway = "192.0.2.1"
   connections = 1048576
+  api = "127.0.0.1:8090"                    # HTTP for whoever has the token, 1024 or above
+  token_file = "/etc/pylvs/token"           # openssl rand -hex 32, readable by root alone
   [timeouts]
   tcp = 900                                 # seconds, and tcp_fin, udp
   [settings]

@@ -51,10 +51,18 @@ class Changer:
     Who holds its lock may therefore read the stated table without asking the engine.
     """
 
-    def __init__(self, manager: "Manager", call: Call = at_once, guard: Guard = Guard()) -> None:
+    def __init__(
+        self,
+        manager: "Manager",
+        call: Call = at_once,
+        guard: Guard = Guard(),
+        tell: Callable[[Sequence[Command]], None] = lambda _: None,
+    ) -> None:
+        """``tell`` is told of every command that was carried out."""
         self._manager = manager
         self._call = call
         self._guard = guard
+        self._tell = tell
         self.alone = threading.RLock()
 
     def change(self, commands: Sequence[Command]) -> tuple[int, str]:
@@ -139,6 +147,7 @@ class Changer:
     def _clear(self) -> list[RuleError | None]:
         while self._call(lambda: self._manager.clear(_A_BREATH)):
             pass
+        self._tell([Command("C")])
         return [None]
 
     def _apply(self, commands: Sequence[Command]) -> list[RuleError | None]:
@@ -146,7 +155,9 @@ class Changer:
         refusals: list[RuleError | None] = []
         for at in range(0, len(commands), _A_BREATH):
             some = commands[at : at + _A_BREATH]
-            refusals += self._call(partial(list, map(self._refusal, some)))
+            refused = self._call(partial(list, map(self._refusal, some)))
+            self._tell([one for one, why in zip(some, refused, strict=True) if why is None])
+            refusals += refused
         return refusals
 
     def _refusal(self, command: Command) -> RuleError | None:

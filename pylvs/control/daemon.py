@@ -20,6 +20,7 @@ from typing import IO, Final
 import uvloop
 
 from pylvs.control import listing, settings
+from pylvs.control.api.events import Events
 from pylvs.control.api.resources import Resources
 from pylvs.control.api.server import Api
 from pylvs.control.changes import Changer
@@ -145,12 +146,16 @@ class Daemon:
                 self.claim()
         self.driver.attach(reservation, begin)
         self.manager.asks_ahead = True
-        self.changer = Changer(self.manager, self.engine.call, Keeper(self))
+        events = Events()
+        self.changer = Changer(self.manager, self.engine.call, Keeper(self), events.tell)
         call, changer = self.engine.call, self.changer
         executor = Executor(self.manager, call, changer=changer, resolves=True)
         resources = Resources(self.manager, call, changer, self.reload)
-        self.api = Api(self._control, executor, resources)
+        self.api = Api(self._control, executor, resources, events)
         self._undo.callback(self.api.close)
+        if self.place.api:
+            address, _, port = self.place.api.rpartition(":")
+            self.api.listen(address, int(port), self.stated.token)
 
     def _prepare(self) -> None:
         """Give the director its settings, and a clock that knows the time of day."""

@@ -2,4 +2,5 @@
 
 server -> who may speak, and how      handling -> one request      resources -> what is asked
 answers -> what is said               openapi -> all that, told to clients
+events -> what changes, as it does
 """

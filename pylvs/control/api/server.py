@@ -2,14 +2,17 @@
 
     POST /ipvsadm   {"words": ["-A", "-t", "192.0.2.10:80"], "text": ""}
                     {"status": 0, "output": "", "error": ""}
+    GET /events     changes as they are made
     ...             what ``resources`` answers; /openapi.json tells
 
-Only root and the director's own user are listened to, by the kernel's word on who connected.
+Only root and the director's own user are listened to, by the kernel's word on who connected; at a
+TCP address, if one is named, whoever has the token.
 Commands run in threads of their own: neither a slow resolver nor a long restore keeps others out.
 """
 
 import asyncio
 import contextlib
+import hmac
 import json
 import logging
 import os
@@ -26,11 +29,12 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pylvs.control.api.answers import Result, Said
+from pylvs.control.api.events import Events
 from pylvs.control.api.handling import Asked, Handler, MalformedError, NotFoundError
 from pylvs.control.api.openapi import Operation, describe
 from pylvs.control.api.resources import Resources
@@ -47,7 +51,21 @@ _BACKLOG: Final = 128
 _COMMANDS_LIMIT: Final = 32
 
 
-class _Peer(HttpToolsProtocol):
+class _Limited(HttpToolsProtocol):
+    """HTTP with no more peers than there is room for, who do not stay silent."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS_LIMIT:
+            transport.abort()
+        self.loop.call_later(_SILENCE_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _Peer(_Limited):
     """HTTP with somebody whose user is known and allowed."""
 
     def connection_made(self, transport: Any) -> None:
@@ -59,13 +77,23 @@ class _Peer(HttpToolsProtocol):
         if user not in allowed:
             log.warning("user %d (process %d) may not control this director", user, process)
             transport.abort()
-        elif len(self.connections) > _CONNECTIONS_LIMIT:
-            transport.abort()
-        self.loop.call_later(_SILENCE_S, self._close_if_silent)
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+
+class _Guarded:
+    """An application for those who show the token, as in ``Authorization: Bearer TOKEN``."""
+
+    def __init__(self, application: Starlette, token: str) -> None:
+        self._application = application
+        self._expected = f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        shown = dict(scope["headers"]).get(b"authorization", b"")
+        if hmac.compare_digest(shown, self._expected):
+            await self._application(scope, receive, send)
+            return
+        response = _refuse(401, "show the token, as in Authorization: Bearer TOKEN")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        await response(scope, receive, send)
 
 
 class _Server(uvicorn.Server):
@@ -75,15 +103,34 @@ class _Server(uvicorn.Server):
         return contextlib.nullcontext()
 
 
+def _server(application: Any, protocol: type[HttpToolsProtocol]) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            application,
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
 class Api:
     """The control socket, from its making to its end.
 
     A command runs in a thread, which nobody waits for at the end.
     """
 
-    def __init__(self, path: pathlib.Path, executor: Executor, resources: Resources) -> None:
+    def __init__(
+        self, path: pathlib.Path, executor: Executor, resources: Resources, events: Events
+    ) -> None:
         self._path = path
         self._executor = executor
+        self._events = events
         self._free = threading.BoundedSemaphore(_COMMANDS_LIMIT)
         self._workers = _Workers()
         self._socket = _listen(path)
@@ -101,29 +148,35 @@ class Api:
             Route(path, self._answering(by_method), methods=list(by_method))
             for path, by_method in handlers.items()
         ]
-        application = Starlette(routes=routes, exception_handlers={HTTPException: _unanswered})
-        self._server = _Server(
-            uvicorn.Config(
-                application,
-                http=_Peer,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=2,
-            )
-        )
+        routes.append(Route("/events", self._stream, methods=["GET"]))
+        refusals: Any = {HTTPException: _unanswered}
+        self._application = Starlette(routes=routes, exception_handlers=refusals)
+        self._servers = [(_server(self._application, _Peer), self._socket)]
+
+    def listen(self, address: str, port: int, token: str) -> None:
+        """Answer at a TCP address as well, those who give the token; before ``serve``."""
+        opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            opened.bind((address, port))
+        except OSError as error:
+            opened.close()
+            raise HostError(f"cannot listen on {address}:{port}: {error.strerror}") from None
+        opened.listen(_BACKLOG)
+        opened.setblocking(False)
+        self._servers.append((_server(_Guarded(self._application, token), _Limited), opened))
 
     async def serve(self) -> None:
         """Answer until ``stop``."""
-        await self._server.serve(sockets=[self._socket])
+        await asyncio.gather(*(one.serve(sockets=[opened]) for one, opened in self._servers))
 
     def stop(self) -> None:
-        self._server.should_exit = True
+        for one, _ in self._servers:
+            one.should_exit = True
 
     def close(self) -> None:
-        self._socket.close()
+        for _, opened in self._servers:
+            opened.close()
         if self._path.exists() and self._path.stat().st_ino == self._inode:
             self._path.unlink()
 
@@ -158,6 +211,9 @@ class Api:
             return response
 
         return answer
+
+    async def _stream(self, _: Request) -> Response:
+        return StreamingResponse(self._events.listen(), media_type="text/event-stream")
 
     def _carry_out(self, asked: Asked) -> Any:
         try:

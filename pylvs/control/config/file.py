@@ -16,6 +16,7 @@ weight = 2
 """
 
 import json
+import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from pylvs.wire.text import address_of
 
 DEFAULT_PATH: Final = "/etc/pylvs/pylvs.toml"
 _PREFIX: Final = 24
+_TOKEN_LENGTH: Final = 32
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Stated:
     dip: int = 0
     prefix: int = _PREFIX
     gateway: int = 0
+    token: str = ""
 
 
 def read(path: str) -> Stated:
@@ -82,6 +85,7 @@ def read_text(text: str, name: str) -> Stated:
     faults += [Fault(f"settings.{one}", why) for one, why in wrong.items()]
     faults += _marks(document, stated) + _addresses(stated)
     faults += check_place(stated.place, table) if "director" not in known else []
+    faults += _api(stated)
     checking.refuse(name, faults)
     return stated
 
@@ -119,6 +123,40 @@ def _addresses(stated: Stated) -> list[Fault]:
     except ValueError as error:
         faults.append(Fault("director.gateway", str(error)))
     return faults
+
+
+def _api(stated: Stated) -> list[Fault]:
+    place = stated.place
+    if bool(place.api) != bool(place.token_file):
+        return [Fault("director.api", "goes with token_file, a secret that only root can read")]
+    if not place.api:
+        return []
+    host, _, port = place.api.rpartition(":")
+    try:
+        address_of(host)
+    except ValueError as error:
+        return [Fault("director.api", f"{error}; give IP:PORT")]
+    if number_of(port, 1, 65_535) is None:
+        return [Fault("director.api", f"{port!r} is no port; give IP:PORT")]
+    try:
+        stated.token = _read_token(place.token_file)
+    except UsageError as error:
+        return [Fault("director.token_file", str(error))]
+    return []
+
+
+def _read_token(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            mode, token = os.fstat(file.fileno()).st_mode, file.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
+        raise UsageError(f"{path}: {reason}") from None
+    if mode & 0o077:
+        raise UsageError(f"{path}: others can read it; chmod 600 {path}")
+    if len(token) < _TOKEN_LENGTH:
+        raise UsageError(f"{path}: {_TOKEN_LENGTH} characters are the least; openssl rand -hex 32")
+    return token
 
 
 def of_options(

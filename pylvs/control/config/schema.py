@@ -71,6 +71,8 @@ class Place(Part):
     driver: Literal["auto", "packet"] = "auto"
     connections: Annotated[int, Meta(ge=1, le=CONNECTIONS_LIMIT)] = 1 << 20
     control: str = ""
+    api: str = ""
+    token_file: str = ""
 
 
 class Config(Table):

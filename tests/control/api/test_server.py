@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -19,15 +20,17 @@ from hypothesis import strategies as st
 
 from pylvs.control import client, listing
 from pylvs.control.api import server as api
+from pylvs.control.api.events import Events
 from pylvs.control.api.resources import Resources
 from pylvs.control.api.server import Api
+from pylvs.control.changes import Changer
 from pylvs.control.ipvsadm.executor import Executor, Result
 from tests.world import VIP, World
 
 
 def made(path):
     manager = World().manager
-    return Api(path, Executor(manager), Resources(manager))
+    return Api(path, Executor(manager), Resources(manager), Events())
 
 
 class Served:
@@ -37,7 +40,10 @@ class Served:
         self.world = World()
         self.path = folder / "control"
         manager = self.world.manager
-        self.api = Api(self.path, Executor(manager), Resources(manager))
+        events = Events()
+        changer = Changer(manager, tell=events.tell)
+        executor = Executor(manager, changer=changer)
+        self.api = Api(self.path, executor, Resources(manager, changer=changer), events)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
@@ -297,3 +303,91 @@ def test_a_command_that_hangs_does_not_keep_the_director_from_stopping(tmp_path)
     one.close()
     assert not one.thread.is_alive()
     hung.set()
+
+
+@pytest.fixture
+def remote(tmp_path):
+    """A director that answers at a TCP address as well; the port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    one = made(tmp_path / "control")
+    one.listen("127.0.0.1", port, "s3cret" * 6)
+    thread = threading.Thread(target=asyncio.run, args=(one.serve(),), daemon=True)
+    thread.start()
+    yield port
+    one.stop()
+    thread.join(10)
+    one.close()
+
+
+def ask_remote(port, **headers):
+    for _ in range(100):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        with contextlib.suppress(ConnectionRefusedError):
+            connection.request("GET", "/table", headers=headers)
+            return connection.getresponse()
+        time.sleep(0.05)
+    raise AssertionError("nobody listens")
+
+
+def test_at_an_address_only_who_has_the_token_is_answered(remote):
+    right = "s3cret" * 6
+    assert ask_remote(remote, Authorization=f"Bearer {right}").status == 200
+    for wrong in (
+        "",
+        "Bearer ",
+        f"Bearer {right}x",
+        f"Basic {right}",
+        right,
+        f"Bearer {right[:-1]}",
+    ):
+        refused = ask_remote(remote, Authorization=wrong)
+        assert refused.status == 401
+        assert refused.getheader("WWW-Authenticate") == "Bearer"
+    forwarded = {"X-Forwarded-For": "", "X-Forwarded-Proto": "unix"}
+    assert ask_remote(remote, **forwarded).status == 401
+
+
+def test_an_address_that_is_taken_is_named(remote, tmp_path):
+    other = made(tmp_path / "other")
+    with pytest.raises(api.HostError, match=f"cannot listen on 127.0.0.1:{remote}"):
+        other.listen("127.0.0.1", remote, "x" * 32)
+    other.close()
+
+
+def test_who_listens_is_told_of_every_change_that_was_made(served):
+    connection = client._Connection(served.path)
+    connection.timeout = 10
+    connection.request("GET", "/events")
+    stream = connection.getresponse()
+    assert stream.getheader("Content-Type").startswith("text/event-stream")
+    assert stream.readline() == b": listening\n"
+    ipvsadm(served, f"-A -t {VIP}:7 -s rr")
+    ipvsadm(served, f"-A -t {VIP}:7 -s rr")  # refused: it exists
+    served.post("{}", f"/services/udp:{VIP}:9")
+    ipvsadm(served, "-C")
+    told = [line for line in (stream.readline() for _ in range(6)) if line.startswith(b"data")]
+    assert len(told) == 2
+    changes = [json.loads(line.partition(b" ")[2])["changes"] for line in told]
+    assert changes[0] == [f"-A -t {VIP}:7 -s rr"]
+    assert ["-C"] in changes
+    connection.close()
+
+
+def test_who_does_not_keep_up_is_let_go(monkeypatch):
+    from pylvs.control.api import events
+    from pylvs.control.model import Command
+
+    monkeypatch.setattr(events, "_WAITING_LIMIT", 3)
+
+    async def listen():
+        one = events.Events()
+        stream = one.listen()
+        assert await anext(stream) == ": listening\n\n"
+        for _ in range(5):
+            one.tell([Command("C")])
+        await asyncio.sleep(0)
+        return [event async for event in stream]
+
+    assert len(asyncio.run(listen())) == 3

@@ -249,3 +249,22 @@ def test_no_document_whatever_stops_the_checking(data):
 def test_no_text_whatever_is_more_than_refused(text):
     with contextlib.suppress(UsageError):
         assert file.read_text(text, "f").place
+
+
+def test_an_address_of_the_api_needs_a_secret_that_others_cannot_read(tmp_path):
+    secret = tmp_path / "token"
+    place = "[director]\ninterfaces = ['eth0']\napi = '{}'\ntoken_file = '{}'\n"
+    assert "token_file" in "".join(faults_of("[director]\ninterfaces=['e']\napi = '127.0.0.1:1'"))
+    for address, told in (("localhost:1", "IPv4"), ("1.2.3.4:x", "no port"), ("1.2.3.4", "IPv4")):
+        assert told in "".join(faults_of(place.format(address, secret)))
+    text = place.format("127.0.0.1:8090", secret)
+    assert "No such file" in "".join(faults_of(text))
+    secret.write_text("x" * 32)
+    secret.chmod(0o640)
+    assert "others can read it" in "".join(faults_of(text))
+    secret.chmod(0o600)
+    assert file.read_text(text, "f").token == "x" * 32
+    secret.write_text("short")
+    assert "characters" in "".join(faults_of(text))
+    secret.write_bytes(b"\xff" * 40)
+    assert "not ASCII" in "".join(faults_of(text))
