@@ -3,6 +3,7 @@
 import json
 import sys
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -20,6 +21,11 @@ Exit status: 0 done, 1 no director or it cannot, 2 the file is refused: then not
 
 CONTROL = click.option("--control", metavar="PATH", help="Which director, if not this namespace's.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def place_of(service: str) -> str:
+    """Return where a service is spoken of."""
+    return f"/services/{quote(service, safe=':', errors='surrogateescape')}"
 
 
 def read_rules(path: str) -> str:

@@ -5,11 +5,10 @@ import re
 import sys
 import time
 from typing import Any
-from urllib.parse import quote
 
 import click
 
-from pylvs.cli.changes import AS_JSON, CONTROL
+from pylvs.cli.changes import AS_JSON, CONTROL, place_of
 from pylvs.control.client import speak
 from pylvs.errors import HostError, UsageError
 
@@ -43,7 +42,7 @@ def command(
 ) -> None:
     """Drain SERVER of SERVICE, and show what remains."""
     patience = _seconds(deadline)
-    where = f"/services/{quote(service, safe=':')}"
+    where = place_of(service)
     found = _find(where, service, server, control)
     place = f"{where}/servers/{found['server']}"
     counted = ("active", "inactive", "templates", "counters", "rates")
@@ -71,7 +70,8 @@ def _seconds(text: str) -> float:
 
 def _find(where: str, service: str, server: str, control: str | None) -> dict[str, Any]:
     answer = speak("GET", where, "", control)
-    port = service.rpartition(":")[2]
+    kind, _, port = service.rpartition(":")
+    port = "0" if kind == "mark" else port
     for one in answer["servers"]:
         if one["server"] in (server, f"{server}:{port}"):
             found: dict[str, Any] = one

@@ -4,12 +4,13 @@
 
 import json
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import click
 
-from pylvs.cli.changes import AS_JSON, CONTROL
+from pylvs.cli.changes import AS_JSON, CONTROL, place_of
 from pylvs.control.client import speak
+from pylvs.control.ipvsadm.rules import number_of
 from pylvs.errors import UsageError
 
 _NAMES = """\b
@@ -38,7 +39,7 @@ def _print_table(titles: tuple[str, ...], rows: list[tuple[Any, ...]], words: in
 @CONTROL
 def service(name: str | None, rates: bool, as_json: bool, control: str | None) -> None:
     """Show all virtual services, or one, with their servers and counters."""
-    where = f"/services/{quote(name, safe=':')}" if name else "/services"
+    where = place_of(name) if name else "/services"
     answer = speak("GET", where, "", control)
     if as_json:
         click.echo(json.dumps(answer))
@@ -70,7 +71,8 @@ def connection(as_json: bool, control: str | None, **wanted: Any) -> None:
     query = {name: value for name, value in wanted.items() if value is not None}
     if "virtual" in query:
         query["service"] = query.pop("virtual")
-    answer = speak("GET", f"/connections?{urlencode(query)}", "", control)
+    asked = urlencode(query, errors="surrogateescape")
+    answer = speak("GET", f"/connections?{asked}", "", control)
     if as_json:
         click.echo(json.dumps(answer))
         return
@@ -105,9 +107,10 @@ def settings(changes: tuple[str, ...], as_json: bool, control: str | None) -> No
     values = {}
     for text in changes:
         name, equals, value = text.partition("=")
-        if not equals or not value.isascii() or not value.isdigit():
+        number = number_of(value, 0, 2**31 - 1)
+        if not equals or number is None:
             raise UsageError(f"{text}: give NAME=VALUE, the value a number")
-        values[name] = int(value)
+        values[name] = number
     method, body = ("PUT", json.dumps(values)) if values else ("GET", "")
     answer = speak(method, "/settings", body, control)
     if as_json:

@@ -70,10 +70,8 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
 @click.option(
     "--connections",
     type=click.IntRange(1, 1 << 24),
-    default=1_048_576,
-    show_default=True,
     metavar="N",
-    help="Room in the connection table, 72 bytes each.",
+    help="Room in the connection table, 72 bytes each; 1048576 unless said.",
 )
 @click.option(
     "--sysctl",
@@ -112,7 +110,7 @@ def command(
     dip: str | None,
     gateway: str | None,
     driver: str,
-    connections: int,
+    connections: int | None,
     settings: tuple[str, ...],
     marks: tuple[str, ...],
     control: str | None,
@@ -128,6 +126,7 @@ def command(
     from pylvs.control.config import file, schema
 
     named = any((interfaces, tap, tun, dip, gateway, settings, marks, *stated.values()))
+    named = named or connections is not None or driver != "auto"
     if config and named:
         raise UsageError("--config states everything: --iface, --vip and the like exclude it")
     if not config and not named and os.path.exists(file.DEFAULT_PATH):
@@ -136,7 +135,7 @@ def command(
         what = file.read(config)
     else:
         device = (list(interfaces), tap or "", tun or "")
-        place = schema.Place(*device, dip or "", gateway or "", connections=connections)
+        place = schema.Place(*device, dip or "", gateway or "", connections=connections or 1 << 20)
         what = file.of_options(
             place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
         )
@@ -146,7 +145,8 @@ def command(
     from pylvs.engine.warm import warm
 
     while_compiling(lambda: warm(rings=rings), "rings" if rings else "core")
-    options = Options(what, config or "", stats_interval or 0.0, trace or "", control or "")
+    where = control or what.place.control
+    options = Options(what, config or "", stats_interval or 0.0, trace or "", where)
     signal.signal(signal.SIGTERM, _stop_early)
     with Daemon(options) as daemon:
         _print_plan(daemon)

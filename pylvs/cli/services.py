@@ -138,9 +138,10 @@ def parse_server(text: str, service: ServiceKey, method: int) -> Server:
         name, equals, value = setting.partition("=")
         if name not in values or not equals:
             raise UsageError(f"--rs {text}: {setting!r} is not weight=N, upper=N or lower=N")
-        if not value.isascii() or not value.isdigit() or int(value) > WEIGHT_MAX:
+        number = number_of(value, 0, WEIGHT_MAX) if value.isdigit() else None
+        if number is None:
             raise UsageError(f"--rs {text}: {name} {value!r} is not 0 to {WEIGHT_MAX}")
-        values[name] = int(value)
+        values[name] = number
     if values["lower"] > values["upper"]:
         raise UsageError(f"--rs {text}: the lower threshold is above the upper one")
     return Server(ServerKey(address, port), method, **values)

@@ -22,7 +22,7 @@ from pylvs.control.model import (
     Timeouts,
     difference,
 )
-from pylvs.errors import HostError, RuleError, UsageError
+from pylvs.errors import HostError, PylvsError, RuleError, UsageError
 
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
@@ -32,6 +32,14 @@ _A_BREATH: Final = 32  # commands carried out between two breaths
 
 Edit = Callable[[Service | None], Service | None]
 """Makes of a service, or of none, another, or none."""
+
+
+class UnclaimedError(HostError):
+    """All was carried out, and the host's tables do not follow."""
+
+    def __init__(self, text: str, commands: Sequence[Command]) -> None:
+        super().__init__(text)
+        self.commands = commands
 
 
 class Guard:
@@ -121,27 +129,40 @@ class Changer:
 
     def _carry_out(self, commands: list[Command], before: Services) -> None:
         """Carry out all commands or none; ``before`` is what they touch as it was."""
+        timeouts = self._manager.table.timeouts
+        if self._manager.lacks_room_for(commands):
+            commands = _room_first(commands)
+        trouble = ""
         try:
-            trouble = ""
             for at in range(0, len(commands), TOGETHER):
                 trouble += self._guarded(commands[at : at + TOGETHER])
-        except BaseException:
+        except PylvsError as error:
             touched = {one.service for one in commands if one.service} | set(before)
-            self._apply(difference(self._manager.copy_services(touched), before))
-            self._guard.after()
-            raise
+            self._undo(touched, before, timeouts)
+            raise type(error)(f"the table was left as it is: {error}") from None
         if trouble:
-            raise HostError(trouble.strip())
+            raise UnclaimedError(trouble.strip(), commands)
+
+    def _undo(self, touched: set[ServiceKey], before: Services, timeouts: Timeouts) -> None:
+        undo = _room_first(difference(self._manager.copy_services(touched), before))
+        if self._manager.table.timeouts != timeouts:
+            undo.append(Command("set", timeouts=timeouts))
+        try:
+            trouble = self._guarded(undo)
+        except PylvsError as error:
+            raise HostError(f"a change failed half-way and could not be undone: {error}") from None
+        if trouble:
+            raise HostError(f"a change was undone, but the host did not follow: {trouble.strip()}")
 
     def _guarded(self, commands: list[Command]) -> str:
-        """Carry out some commands, or raise at a refusal; return what the guard has to tell."""
+        """Carry out commands up to a refusal, and raise that; return what the guard has to tell."""
         self._guard.before(commands)
         try:
-            refusal = next(filter(None, self._apply(commands)), None)
+            refusals = self._apply(commands, stops=True)
         finally:
             trouble = self._guard.after()
-        if refusal:
-            raise UsageError(f"the table was left as it is: {refusal}")
+        if refusals and refusals[-1]:
+            raise UsageError(str(refusals[-1]))
         return trouble
 
     def _clear(self) -> list[RuleError | None]:
@@ -150,14 +171,27 @@ class Changer:
         self._tell([Command("C")])
         return [None]
 
-    def _apply(self, commands: Sequence[Command]) -> list[RuleError | None]:
-        """Carry changes out, a few in each breath; return the director's refusals."""
+    def _apply(self, commands: Sequence[Command], stops: bool = False) -> list[RuleError | None]:
+        """Carry changes out, a few in each breath; return the director's refusals.
+
+        It may stop at the first.
+        """
         refusals: list[RuleError | None] = []
         for at in range(0, len(commands), _A_BREATH):
             some = commands[at : at + _A_BREATH]
-            refused = self._call(partial(list, map(self._refusal, some)))
-            self._tell([one for one, why in zip(some, refused, strict=True) if why is None])
+            refused = self._call(partial(self._apply_some, some, stops))
+            self._tell([one for one, why in zip(some, refused, strict=False) if why is None])
             refusals += refused
+            if stops and refused[-1]:
+                break
+        return refusals
+
+    def _apply_some(self, commands: Sequence[Command], stops: bool) -> list[RuleError | None]:
+        refusals: list[RuleError | None] = []
+        for command in commands:
+            refusals.append(self._refusal(command))
+            if stops and refusals[-1]:
+                break
         return refusals
 
     def _refusal(self, command: Command) -> RuleError | None:
@@ -168,3 +202,8 @@ class Changer:
         except UsageError as error:
             return RuleError(str(error), KERNEL_REFUSED)
         return None
+
+
+def _room_first(commands: Sequence[Command]) -> list[Command]:
+    """Return the commands with those that make room in front."""
+    return sorted(commands, key=lambda one: one.verb not in "dD")

@@ -61,6 +61,8 @@ def speak(method: str, where: str, body: str = "", control: str | None = None) -
         raise HostError(answer["error"].strip())
     if status >= http.HTTPStatus.BAD_REQUEST:
         raise UsageError(answer["error"].strip())
+    if status != http.HTTPStatus.OK:
+        raise HostError(f"the director answers with HTTP status {status}")
     return answer
 
 

@@ -327,6 +327,8 @@ class Daemon:
             log.warning("reloaded %s: %d changes", self.options.config, len(commands))
         except PylvsError as error:
             log.error("not reloaded: %s", str(error).replace("\n", "; "))
+        except Exception:
+            log.exception("not reloaded")
 
     async def _watch(self, on_ready: Callable[[], None], on_stats: Callable[[], None]) -> None:
         stopped = asyncio.Event()

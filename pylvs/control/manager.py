@@ -125,6 +125,15 @@ class Manager:
                 faults.append(f"{count} {name} are more than the director holds")
         return faults
 
+    def lacks_room_for(self, commands: Sequence[Command]) -> bool:
+        """Whether all that the commands add does not fit beside what there is."""
+        director = self.director.tables.director[0]
+        added = Counter(command.verb for command in commands)
+        services = len(self.table.services) + added["A"]
+        servers = int(director["servers_seen"]) + added["a"]
+        limits = int(director["services_limit"]), int(director["servers_limit"])
+        return services > limits[0] or servers > limits[1]
+
     def copy_services(self, keys: Iterable[ServiceKey] | None = None) -> dict[ServiceKey, Service]:
         """Return the stated table, or those services of it that there are, as it is now."""
         services = self.table.services
@@ -193,7 +202,12 @@ class Manager:
                 del self.table.services[key]
             raise
         if command.verb == "A":
-            self._adopt(key)
+            try:
+                self._adopt(key)
+            except RuleError:
+                self.table.apply(Command("D", key))
+                self._remove_service(key)
+                raise
 
     def _remove_service(self, key: ServiceKey) -> None:
         self._post(mailbox.REMOVE_SERVICE, key)
@@ -312,6 +326,8 @@ class Manager:
         tables = self.director.tables
         count = int(tables.director[0]["own_count"])
         row = int(np.searchsorted(tables.own["address"][:count], key.address))
+        if row == count or tables.own["address"][row] != key.address:
+            return  # there was no room for it
         tables.own[row : count - 1] = tables.own[row + 1 : count].copy()
         tables.own[count - 1]["announced"] = 0
         tables.director[0]["own_count"] = count - 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pylvs.control import settings
+from pylvs.control.changes import UnclaimedError
 from pylvs.control.config import file
 from pylvs.control.config.checking import Fault, refuse
 from pylvs.control.model import Command
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def reload(daemon: "Daemon") -> Sequence[Command]:
     """Follow the file the director was started from, and return what that took.
 
-    Raises UsageError or HostError, and then nothing has changed.
+    Raises UsageError or HostError, and then nothing has changed; but UnclaimedError when all has,
+    and the host's tables do not follow.
     """
     path = daemon.options.config
     if not path:
@@ -35,11 +37,15 @@ def reload(daemon: "Daemon") -> Sequence[Command]:
     ]
     refuse(path, moved)
     before = daemon.stated
+    trouble: UnclaimedError | None = None
+    commands: Sequence[Command]
     daemon.stated = stated  # claims go by the marks in here
     try:
         if stated.marks != before.marks:
             daemon.engine.call(lambda: daemon.manager.set_mark_rules(stated.marks))
         commands = daemon.changer.replace(stated.services, stated.timeouts)
+    except UnclaimedError as error:
+        trouble, commands = error, error.commands
     except BaseException:
         daemon.stated = before
         daemon.engine.call(lambda: daemon.manager.set_mark_rules(before.marks))
@@ -47,6 +53,8 @@ def reload(daemon: "Daemon") -> Sequence[Command]:
     daemon.engine.call(lambda: _set(daemon, stated.settings))
     if stated.marks != before.marks:
         daemon.claim_again()
+    if trouble:
+        raise trouble
     return commands
 
 

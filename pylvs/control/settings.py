@@ -75,6 +75,8 @@ def faults_of(values: dict[str, Any]) -> dict[str, str]:
         try:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise UsageError(f"give a number, not {value!r}")
+            if abs(value) > _ANY[1]:
+                raise UsageError(f"the greatest number is {_ANY[1]}")
             check(name, value)
         except UsageError as error:
             faults[name] = str(error)

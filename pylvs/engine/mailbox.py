@@ -277,6 +277,8 @@ def forget(world, server_row, templates, begin, end):
         if entry.expires_ms == 0 or entry.server != server_row or is_template != templates:
             continue
         if is_template:
+            if entry.virtual_port == connections.INVALID_PORT:
+                continue
             connections.invalidate(entry)
         else:
             connections.remove(tables, row)

@@ -23,7 +23,7 @@ from pylvs.tables.layouts import (
     MASQUERADE,
 )
 
-_INVALID_PORT: Final = 65_535  # with which, as in Linux, no packet comes
+INVALID_PORT: Final = 65_535  # with which, as in Linux, no packet comes
 CHAIN_LIMIT: Final = 4_096
 """How far a chain is followed; only one client port and thousands of services come near."""
 
@@ -257,8 +257,8 @@ def _unchain(tables, row):
 @compiled
 def invalidate(template):
     """Have nobody find a template again; it goes with the connections made under it."""
-    template.virtual_port = _INVALID_PORT
-    template.server_port = _INVALID_PORT
+    template.virtual_port = INVALID_PORT
+    template.server_port = INVALID_PORT
 
 
 @compiled

@@ -65,6 +65,7 @@ def test_totals_and_settings_are_shown(spoken, capsys):
     assert "net.ipv4.vs.sloppy_tcp = 1" in shown.splitlines()
     assert json.loads(pylvs(capsys, "settings", "--json")[1])["net.ipv4.vs.sloppy_tcp"] == 1
     assert pylvs(capsys, "settings", "sloppy_tcp")[0] == 2
+    assert pylvs(capsys, "settings", f"sloppy_tcp={'9' * 5_000}")[0] == 2
 
 
 def test_a_table_is_restored_as_a_difference(spoken, capsys, tmp_path):
@@ -115,6 +116,11 @@ class TestDraining:
         assert status == 0
         assert "1 active, 0 inactive" in told
         assert spoken.world.connections() == []
+
+    def test_a_marks_server_has_no_port(self, spoken, capsys):
+        for rule in ("-A -f 5 -s rr", "-a -f 5 -r 10.0.0.12:0 -m"):
+            spoken.world.rule(rule)
+        assert pylvs(capsys, "drain", "mark:5", "10.0.0.12")[0] == 0
 
     @pytest.mark.parametrize(
         "words", [(NAME, "1.1.1.1"), (f"udp:{VIP}:1", SERVER), (NAME, SERVER, "--deadline=soon")]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pylvs.control.changes import Changer, Guard
+from pylvs.control.changes import Changer, Guard, UnclaimedError
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import parse_text
 from pylvs.control.model import Table, Timeouts, difference
@@ -133,4 +133,102 @@ def test_what_the_host_refuses_is_told():
     assert world.manager.table.services == table(*OLD)
     with pytest.raises(HostError, match="cannot follow"):
         Changer(world.manager, guard=Trouble("after")).replace(table(*NEW))
+    assert world.manager.table.services == table(*NEW)
+
+
+def test_what_does_not_fit_is_refused_and_leaves_servers_and_timeouts():
+    """Two of three rows are to be other servers: there is no room for a third and fourth."""
+    rules = (
+        f"-A -t {VIP}:80 -s rr",
+        f"-a -t {VIP}:80 -r 10.0.0.11:80 -m",
+        f"-a -t {VIP}:80 -r 10.0.0.12:80 -m",
+        f"-A -t {VIP}:81 -s rr",
+        f"-a -t {VIP}:81 -r 10.0.0.13:81 -m",
+    )
+    world = World(rules, limits=Limits(64, 4, 3, 64, 16, 4))
+    for port in range(8):  # connections, so that rows of removed servers are not given to others
+        world.send(tcp_frame(CLIENT, VIP, 40_000 + port, 80))
+        world.send(tcp_frame(CLIENT, VIP, 40_000 + port, 81))
+    before = world.manager.copy_services()
+    wanted = table(
+        f"-A -t {VIP}:80 -s rr",
+        f"-a -t {VIP}:80 -r 10.0.0.14:80 -m",
+        f"-A -t {VIP}:81 -s rr",
+        f"-a -t {VIP}:81 -r 10.0.0.13:81 -m",
+        f"-a -t {VIP}:81 -r 10.0.0.15:81 -m",
+    )
+    with pytest.raises(UsageError, match="left as it is: Memory allocation problem"):
+        Changer(world.manager).replace(wanted, Timeouts(tcp=77))
+    assert world.manager.table.services == before
+    assert world.manager.table.timeouts == Timeouts()
+    assert world.tables.timeouts[0, 1] == 900_000
+    assert world.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A"))
+
+
+def test_a_table_that_fits_only_once_the_old_one_is_gone_is_taken():
+    rules = [f"-A -t {VIP}:80 -s rr"]
+    rules += [f"-a -t {VIP}:80 -r 10.0.0.{n}:80 -m" for n in (1, 2, 3)]
+    world = World(rules, limits=Limits(64, 4, 3, 64, 16, 4))
+    wanted = table(rules[0], *(f"-a -t {VIP}:80 -r 10.0.1.{n}:80 -m" for n in (1, 2, 3)))
+    Changer(world.manager).replace(wanted)
+    assert world.manager.table.services == wanted
+
+
+def test_a_service_without_room_for_its_address_takes_nobody_elses():
+    world = World(OLD, limits=Limits(16, 4, 8, 64, 16, 2))
+    own = world.tables.own
+    world.manager.stations = frozenset(range(1, len(own)))
+    world.manager.set_local(frozenset())
+    with pytest.raises(UsageError, match="Memory allocation"):
+        Changer(world.manager).replace({**table(*OLD), **table("-A -t 192.0.2.77:80 -s rr")})
+    assert world.manager.table.services == table(*OLD)
+    count = int(world.tables.director[0]["own_count"])
+    assert count == len(own)
+    assert 0xC000020A in own["address"][:count]
+
+
+class Recorder(Guard):
+    """Notes in what order things are done."""
+
+    def __init__(self, fails=""):
+        self.told, self.fails = [], fails
+
+    def before(self, commands):
+        self.told.append(("before", [one.verb for one in commands]))
+
+    def after(self):
+        self.told.append("after")
+        return "not claimed\n" if self.fails == "after" else ""
+
+
+def test_what_is_undone_is_claimed_again_first(monkeypatch):
+    world = World(OLD)
+    guard, apply = Recorder(), world.manager.apply
+
+    def refuse(command):
+        if command.verb == "A":
+            raise UsageError("no")
+        apply(command)
+
+    monkeypatch.setattr(world.manager, "apply", refuse)
+    wanted = {**table(*OLD[:2]), **table("-A -t 192.0.2.77:80 -s rr")}
+    with pytest.raises(HostError, match="could not be undone: no"):
+        Changer(world.manager, guard=guard).replace(wanted)
+    monkeypatch.setattr(world.manager, "apply", apply)
+    Changer(world.manager).replace(table(*OLD))
+    monkeypatch.setattr(
+        world.manager, "apply", lambda one: refuse(one) if one.verb != "a" else apply(one)
+    )
+    guard.told.clear()
+    wanted = {**table(*OLD), **table("-A -t 192.0.2.77:80 -s rr")}
+    with pytest.raises(UsageError, match="left as it is: no"):
+        Changer(world.manager, guard=guard).replace(wanted)
+    assert guard.told[:2] == [("before", ["A"]), "after"]
+
+
+def test_that_the_host_does_not_follow_is_told_with_what_was_done():
+    world = World(OLD)
+    with pytest.raises(UnclaimedError, match="not claimed") as caught:
+        Changer(world.manager, guard=Recorder("after")).replace(table(*NEW))
+    assert caught.value.commands
     assert world.manager.table.services == table(*NEW)

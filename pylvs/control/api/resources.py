@@ -122,7 +122,8 @@ class Resources:
             stated = self._manager.copy_services()
             timeouts = self._manager.table.timeouts
         documents = [services.document_of(one) for one in stated.values()]
-        return schema.plain(schema.Table(documents, schema.Timeouts(*timeouts)))
+        told = schema.plain(schema.Table(documents, schema.Timeouts(*timeouts)))
+        return {"services": [], **told}
 
     def put_table(self, asked: Asked) -> Any:
         wanted, timeouts = _wanted(asked.body)
@@ -143,8 +144,9 @@ class Resources:
         _service_of(asked)
         body = {**_mapping(asked.body), "service": asked.path["service"]}
         document, faults = checking.convert(body, schema.Service)
+        _refuse(faults)
         found, more = services.read([document])
-        _refuse(faults, more)
+        _refuse([], more)
         ((key, wanted),) = found.items()
         return _told(self._changer.edit(key, lambda _: wanted))
 
@@ -161,11 +163,12 @@ class Resources:
         _server_of(asked, key)
         body = {**_mapping(asked.body), "server": asked.path["server"]}
         document, faults = checking.convert(body, schema.Server)
+        _refuse(faults)
         # Read as part of its service, of which port and mark alone matter here.
         persistent = 0 if key.port else 1
         around = schema.Service(asked.path["service"], persistent=persistent, servers=[document])
         found, more = services.read([around])
-        _refuse(faults, more)
+        _refuse([], more)
 
         def put(service: Service | None) -> Service:
             _present(service, key).servers.update(found[key].servers)
@@ -275,10 +278,9 @@ def _mapping(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _refuse(malformed: list[Fault], impossible: list[Fault]) -> None:
-    """Raise an error with all faults; what was put in the place of the first says nothing."""
-    known = {fault.place for fault in malformed}
-    told = malformed + [fault for fault in impossible if fault.place not in known]
+def _refuse(malformed: list[Fault], impossible: Sequence[Fault] = ()) -> None:
+    """Raise an error with all faults, if there are any."""
+    told = malformed + checking.beside(malformed, impossible)
     if told:
         kind = MalformedError if malformed else UsageError
         raise kind("\n".join(map(str, told)))
@@ -289,9 +291,11 @@ def _wanted(body: bytes) -> tuple[_Services, Timeouts | None]:
     data = _mapping(body)
     if set(data) == {"rules"} and isinstance(data["rules"], str):
         table = Table()
-        for command in parse_text(data["rules"].splitlines(), "rules"):
+        commands = parse_text(data["rules"].splitlines(), "rules")
+        for command in commands:
             table.apply(command)
-        return table.services, None
+        states_timeouts = any(command.verb == "set" for command in commands)
+        return table.services, table.timeouts if states_timeouts else None
     document, faults = checking.convert(data, schema.Table)
     found, more = services.read(document.services)
     _refuse(faults, more)

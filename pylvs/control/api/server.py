@@ -28,7 +28,7 @@ from typing import Any, Final
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -151,6 +151,7 @@ class Api:
         routes.append(Route("/events", self._stream, methods=["GET"]))
         refusals: Any = {HTTPException: _unanswered}
         self._application = Starlette(routes=routes, exception_handlers=refusals)
+        self._application.router.redirect_slashes = False
         self._servers = [(_server(self._application, _Peer), self._socket)]
 
     def listen(self, address: str, port: int, token: str) -> None:
@@ -194,15 +195,21 @@ class Api:
                 return _refuse(409, str(error))
             except HostError as error:
                 return _refuse(503, str(error))
+            except Exception as error:  # whatever it is, it is this request's alone
+                log.exception("a request failed")
+                return _refuse(500, f"{type(error).__name__}: {error}")
             finally:
                 self._free.release()
 
         async def answer(request: Request) -> Response:
             body = bytearray()
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > TEXT_LIMIT:
-                    return _refuse(413, f"more than {TEXT_LIMIT} bytes in one request")
+            try:
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > TEXT_LIMIT:
+                        return _refuse(413, f"more than {TEXT_LIMIT} bytes in one request")
+            except ClientDisconnect:
+                return _refuse(400, "the request was not finished")
             if not self._free.acquire(blocking=False):
                 return _refuse(503, f"{_COMMANDS_LIMIT} commands are being carried out; try again")
             asked = Asked(request.path_params, request.query_params, bytes(body))

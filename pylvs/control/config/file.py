@@ -74,19 +74,18 @@ def read_text(text: str, name: str) -> Stated:
     """Return what a text states; ``name`` is said in front of every fault."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise UsageError(f"{name}: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{name}: it is nested too deeply") from None
     document, faults = checking.convert(data, schema.Config)
     table, more = services.read(document.services)
-    known = {fault.place for fault in faults}  # what was put in their place says nothing
-    faults += [fault for fault in more if fault.place not in known]
     stated = Stated(document.director, table, _timeouts(document.timeouts), document.settings, [])
     wrong = settings.faults_of(document.settings)
-    faults += [Fault(f"settings.{one}", why) for one, why in wrong.items()]
-    faults += _marks(document, stated) + _addresses(stated)
-    faults += check_place(stated.place, table) if "director" not in known else []
-    faults += _api(stated)
-    checking.refuse(name, faults)
+    more += [Fault(f"settings.{one}", why) for one, why in wrong.items()]
+    more += _marks(document, stated) + _addresses(stated)
+    more += check_place(stated.place, table) + _api(stated)
+    checking.refuse(name, faults + checking.beside(faults, more))
     return stated
 
 

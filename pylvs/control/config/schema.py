@@ -56,7 +56,7 @@ class Timeouts(Part):
 class Table(Part):
     """All services."""
 
-    services: list[Service] = field(default_factory=list)
+    services: list[Service]
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -75,9 +75,11 @@ class Place(Part):
     token_file: str = ""
 
 
-class Config(Table):
+class Config(Part):
     """A configuration file."""
 
+    services: list[Service] = field(default_factory=list)
+    timeouts: Timeouts = field(default_factory=Timeouts)
     director: Place = field(default_factory=Place)
     settings: dict[str, Any] = field(default_factory=dict)  # numbers, by the kernel's names
     marks: list[str] = field(default_factory=list)

@@ -4,6 +4,7 @@ Sources: linux/capability.h, capset(2); sd_notify(3).
 """
 
 import ctypes
+import logging
 import os
 import socket
 import struct
@@ -12,10 +13,15 @@ from typing import Final
 
 from pylvs.errors import HostError
 
+log = logging.getLogger("pylvs")
+
 CAP_NET_ADMIN: Final = 12  # nftables, TAP devices
 CAP_NET_RAW: Final = 13  # packet sockets
 NEEDED: Final = (CAP_NET_ADMIN, CAP_NET_RAW)
 
+_CAP_SETPCAP: Final = 8
+_PR_CAPBSET_DROP: Final = 24
+_PR_SET_NO_NEW_PRIVS: Final = 38
 _VERSION_3: Final = 0x2008_0522
 _HEADER: Final = struct.Struct("Ii")
 _SETS: Final = struct.Struct("6I")  # effective, permitted, inheritable: low halves, then high ones
@@ -25,6 +31,12 @@ def _call(name: str, *arguments: ctypes.Array[ctypes.c_char]) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     if getattr(library, name)(*arguments):
         raise HostError(f"{name}: {os.strerror(ctypes.get_errno())}")
+
+
+def _control(option: int, value: int) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+        raise HostError(f"prctl {option}: {os.strerror(ctypes.get_errno())}")
 
 
 def capabilities() -> frozenset[int]:
@@ -38,7 +50,12 @@ def capabilities() -> frozenset[int]:
 
 def keep_capabilities(wanted: Iterable[int] = NEEDED) -> None:
     """Give up all capabilities but those, for good; before other threads, which inherit them."""
-    kept = sum(1 << one for one in capabilities().intersection(wanted))
+    held = capabilities()
+    if _CAP_SETPCAP in held:  # or there is nothing that a program run later could have back
+        for one in held.difference(wanted):
+            _control(_PR_CAPBSET_DROP, one)
+    _control(_PR_SET_NO_NEW_PRIVS, 1)
+    kept = sum(1 << one for one in held.intersection(wanted))
     low, high = kept & 0xFFFF_FFFF, kept >> 32
     header = ctypes.create_string_buffer(_HEADER.pack(_VERSION_3, 0))
     sets = ctypes.create_string_buffer(_SETS.pack(low, low, 0, high, high, 0))
@@ -50,5 +67,10 @@ def notify(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
+    if address.startswith("@"):
+        address = f"\0{address[1:]}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.sendto(state.encode(), address.replace("@", "\0", 1))
+        try:
+            told.sendto(state.encode(), address)
+        except OSError as error:
+            log.warning("the service manager cannot be told %s: %s", state, error.strerror)

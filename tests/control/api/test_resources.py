@@ -64,6 +64,9 @@ def test_the_table_is_read_and_put_back(spoken):
     assert spoken("PUT", "/table", document, dry_run="1") == told
     assert spoken("PUT", "/table", document, dry_run="0") == told
     assert spoken("PUT", "/table", document) == {"changes": []}
+    assert spoken("PUT", "/table", {"rules": f"-A -t {VIP}:80\n--set 0 0 9"}, dry_run="1") == {
+        "changes": [f"-d -t {VIP}:80 -r {SERVER}", "--set 900 120 9"]
+    }
     assert spoken("PUT", "/table", {"rules": f"-A -u {VIP}:53"}) == {
         "changes": [f"-D -t {VIP}:80", f"-A -u {VIP}:53 -s wlc"]
     }
@@ -107,6 +110,10 @@ def test_services_and_servers_are_put_and_deleted(spoken):
     [
         ("/table", b"{", "not JSON"),
         ("/table", b"[]", "not a JSON object"),
+        ("/table", b"", "not JSON"),
+        ("/table", {}, "services: it is missing"),
+        (f"/services/{NAME}", b"", "not JSON"),
+        ("/table", b"[" * 100_000, "not JSON"),
         ("/table", {"services": [{"service": "x"}]}, r"services\[0\].service"),
         ("/table", {"rules": "-A -t 1.2.3.4:80\n-A nonsense"}, "rules:2"),
         ("/table", {"services": [{"service": NAME, "scheduler": "none.such:X"}]}, "none"),
@@ -186,6 +193,7 @@ class TestForgetting:
         assert ends.count("10.0.0.12:8080") == 0  # as in Linux, whatever its weight
         place = f"/services/{NAME}/servers/{SERVER}"
         assert spoken("POST", f"{place}/forget", what="templates") == {"forgotten": 1}
+        assert spoken("POST", f"{place}/forget", what="templates") == {"forgotten": 0}
         spoken.world.send(tcp_frame(CLIENT, VIP, 40_002, 80))
         ends = [one["server"] for one in spoken("GET", "/connections")["connections"]]
         assert ends.count("10.0.0.12:8080") >= 1

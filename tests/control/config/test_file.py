@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pylvs.control.config import file, schema, services
+from pylvs.control.config import checking, file, schema, services
 from pylvs.control.model import Timeouts, marked
 from pylvs.errors import UsageError
 from tests.conftest import examples
@@ -109,9 +109,7 @@ netmask = "wide"
             "colour",
             "director.connections",
             "director.interfaces",
-            "director",
             "marks[0]",
-            "services[0].flags",
             "services[0].flags[1]",
             "services[0].servers[0].method",
             "services[0].servers[0].server",
@@ -236,8 +234,6 @@ value = st.recursive(
 @examples(200)
 @given(value)
 def test_no_document_whatever_stops_the_checking(data):
-    from pylvs.control.config import checking
-
     document, faults = checking.convert(data, schema.Config)
     services.read(document.services)
     assert isinstance(document, schema.Config)
@@ -268,3 +264,26 @@ def test_an_address_of_the_api_needs_a_secret_that_others_cannot_read(tmp_path):
     assert "characters" in "".join(faults_of(text))
     secret.write_bytes(b"\xff" * 40)
     assert "not ASCII" in "".join(faults_of(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[settings]\nconn_reuse_mode = 0x{'f' * 5_000}",
+        f"[director]\nconnections = 0x{'f' * 5_000}",
+        f"x = {'9' * 5_000}",
+        f"x = {'[' * 5_000}",
+        '"x - at `$.foo`" = 1',
+        '"a\\nb" = 1',
+        "\n".join(f"x{n} = 1" for n in range(150)),
+    ],
+)
+def test_what_is_odd_or_too_much_is_refused_in_words(text):
+    assert all(line and len(line) < 300 for line in faults_of(text))
+
+
+@pytest.mark.parametrize("kind", [schema.Service, schema.Server, schema.Table, schema.Config])
+def test_a_hundred_faults_are_told_and_that_there_are_more(kind):
+    document, faults = checking.convert({f"x{n}": n for n in range(150)}, kind)
+    assert isinstance(document, kind)
+    assert len(faults) == 101
