@@ -25,7 +25,6 @@ SLOT = 2_048 + 64  # staggered, so that headers do not share cache sets
 BATCHES = 8  # run one after the other, as a director under load does
 FRAMES = BATCHES * BATCH_SIZE
 ROUNDS = 15
-RESULTS: dict[str, float] = {}
 
 
 class Bench:

@@ -9,9 +9,8 @@ from urllib.parse import urlencode
 import click
 
 from pylvs.cli.changes import AS_JSON, CONTROL, place_of
+from pylvs.cli.services import parse_settings
 from pylvs.control.client import speak
-from pylvs.control.ipvsadm.rules import number_of
-from pylvs.errors import UsageError
 
 _NAMES = """\b
 A service is named tcp:IP:PORT (udp:, sctp:) or mark:N, a server IP:PORT.
@@ -104,13 +103,7 @@ def stats(as_json: bool, control: str | None) -> None:
 @CONTROL
 def settings(changes: tuple[str, ...], as_json: bool, control: str | None) -> None:
     """Show the settings, by the kernel's names, or change some: all of them or none."""
-    values = {}
-    for text in changes:
-        name, equals, value = text.partition("=")
-        number = number_of(value, 0, 2**31 - 1)
-        if not equals or number is None:
-            raise UsageError(f"{text}: give NAME=VALUE, the value a number")
-        values[name] = number
+    values = parse_settings(changes)
     method, body = ("PUT", json.dumps(values)) if values else ("GET", "")
     answer = speak(method, "/settings", body, control)
     if as_json:

@@ -250,7 +250,7 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, int]:
         name, equals, value = text.partition("=")
         number = number_of(value, 0, 2**31 - 1)
         if not equals or number is None:
-            raise UsageError(f"--sysctl {text}: give NAME=VALUE, the value a number")
+            raise UsageError(f"{text}: give NAME=VALUE, the value a number")
         settings.check(name, number)
         values[name] = number
     return values

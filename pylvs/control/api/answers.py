@@ -1,7 +1,5 @@
 """What is answered, as types: the stable half of the API that ``--json`` prints as well."""
 
-from typing import Any
-
 from pylvs.control.config.schema import Part, Server, Service
 
 
@@ -94,4 +92,3 @@ class Refusal(Part):
 
 
 Settings = dict[str, int]
-Anything = dict[str, Any]
