@@ -63,7 +63,7 @@ class Table(Part):
 class Place(Part):
     """Where a director runs; a change of these takes a restart."""
 
-    interfaces: Annotated[list[str], Meta(max_length=PORTS_LIMIT)] = field(default_factory=list)
+    interfaces: list[str] = field(default_factory=list)
     tap: str = ""
     tun: str = ""
     dip: str = ""
