@@ -44,11 +44,12 @@ FRAME: Final = np.dtype(
         ("segment_header", _SMALL),  # bytes of headers in front of the payload
         ("family", _SMALL),  # 4, 6 or 0
         ("protocol", _SMALL),
-        (
-            "source",
-            _WIDE,
-        ),  # host order; for IPv6 a keyed fold, compared in full later
+        ("source", _WIDE),  # host order; for IPv6 a keyed fold, compared in full later
         ("destination", _WIDE),
+        ("source_high", _WIDE),  # of IPv6 alone: the whole addresses, in halves
+        ("source_low", _WIDE),
+        ("destination_high", _WIDE),
+        ("destination_low", _WIDE),
         ("source_port", _SMALL),
         ("destination_port", _SMALL),
         ("ip", _WIDE),  # offset of the IP header in memory

@@ -7,7 +7,7 @@ The world that the vectors were captured in.
 """
 
 from pylvs.control.ipvsadm.rules import parse_line
-from pylvs.control.manager import Manager, Route
+from pylvs.control.manager import Manager, Route, local_route
 from pylvs.control.replay import SEED
 from pylvs.drivers.base import Port
 from pylvs.drivers.loopback import Loopback
@@ -17,6 +17,7 @@ from pylvs.frames import Reason
 from pylvs.jit import entrance
 from pylvs.tables.layouts import Limits
 from pylvs.tables.neighbours import find_or_add
+from pylvs.wire.text import halves
 from tests.packets import number
 
 VIP = "192.0.2.10"
@@ -73,10 +74,10 @@ class World:
             Route(number("10.0.0.0"), 24, 0, far, 1, mtus[1]),
             Route(0, 0, number("192.0.2.1"), near, 0, mtus[0]),
         ]
-        return routes + [Route(number(address), 32, kind=2) for address in (*LOCAL, *local)]
+        return routes + [local_route(number(address)) for address in (*LOCAL, *local)]
 
     def _know(self, port, address, mac):
-        add_neighbour(self.tables.all[0], port, number(address))
+        add_neighbour(self.tables.all[0], port, halves(number(address)))
         self.manager.learn(port, number(address), mac)
 
     def rule(self, line):

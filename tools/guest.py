@@ -1,8 +1,10 @@
 """The world that captures of Linux's IPVS were made in, with pylvs in the kernel's place.
 
     port c  eth0 02:00:00:00:01:fe 192.0.2.254/24   router 192.0.2.1, default route
+                                   2001:db8:1::fe/64       2001:db8:1::1, likewise
     port s  eth1 02:00:00:00:02:fe 10.0.0.254/24    real server n: 10.0.0.n, 02:00:00:00:02:<n>
-    VIPs    192.0.2.10 and 192.0.2.20, addresses of the director's host
+                                   2001:db8:2::fe/64               2001:db8:2::<n>
+    VIPs    192.0.2.10, 192.0.2.20 and 2001:db8:1::10, addresses of the director's host
 
 Frames go in by the in-memory driver, commands through a little shell that knows the few programs
 the captures use; time is the capture's own.
@@ -19,7 +21,7 @@ from pylvs.control import listing, settings
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm import proc
 from pylvs.control.ipvsadm.executor import Executor
-from pylvs.control.manager import Manager, Route
+from pylvs.control.manager import Manager, Route, local_route
 from pylvs.control.model import MarkRule
 from pylvs.control.replay import SEED
 from pylvs.drivers.base import Port
@@ -28,14 +30,17 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
 from pylvs.tables.layouts import LOCAL_ADDRESS, Limits
-from pylvs.wire.text import address_of
+from pylvs.wire.text import address_of, joined
 
 MACS: Final = (0x02_00_00_00_01_FE, 0x02_00_00_00_02_FE)
 ADDRESSES: Final = ("192.0.2.254", "10.0.0.254")
 ROUTER: Final = ("192.0.2.1", 0x02_00_00_00_01_01)
-VIPS: Final = ("192.0.2.10", "192.0.2.20")
+VIPS: Final = ("192.0.2.10", "192.0.2.20", "2001:db8:1::10")
+ADDRESSES_6: Final = ("2001:db8:1::fe", "2001:db8:2::fe")
+ROUTER_6: Final = "2001:db8:1::1"
 _SERVER_MAC: Final = 0x02_00_00_00_02_00
 _PREFIX: Final = 24
+_PREFIX_6: Final = 64
 _START_MS: Final = 1_000_000
 _TICK_MS: Final = TICK_S * 1_000
 _LIMITS: Final = Limits(connections=16_384)
@@ -121,17 +126,21 @@ class Guest:
         neighbours = self.director.tables.neighbours
         asked = [row for row in neighbours[neighbours["used"] == 1] if row["state"] == 1]
         for row in asked:
-            address = int(row["address"])
+            address = joined(row["address_high"], row["address_low"])
             mac = ROUTER[1] if row["port"] == 0 else _SERVER_MAC | (address & 0xFF)
             self.manager.learn(int(row["port"]), address, mac)
         return bool(asked)
 
     def is_own(self, address: bytes) -> bool:
-        """Whether an address is the guest's, given as four bytes."""
+        """Whether an address is the guest's, given as its bytes."""
         number = int.from_bytes(address, "big")
         paths = self.director.tables.paths[: int(self.director.tables.director[0]["path_count"])]
         local = paths[(paths["kind"] == LOCAL_ADDRESS) & (paths["mark"] == 0)]
-        return any(number & int(path["mask"]) == path["network"] for path in local)
+        return any(
+            number & joined(path["mask_high"], path["mask_low"])
+            == joined(path["network_high"], path["network_low"])
+            for path in local
+        )
 
     # The shell.
 
@@ -234,7 +243,9 @@ class Guest:
         mark = self._rules.get(int(_after(words, "table")), 0) if "table" in words else 0
         if network == "default":
             return Route(0, 0, kind=LOCAL_ADDRESS, mark=mark)
-        return Route(address_of(network), int(prefix or 32), kind=LOCAL_ADDRESS, mark=mark)
+        if prefix:
+            return Route(address_of(network), int(prefix), kind=LOCAL_ADDRESS, mark=mark)
+        return local_route(address_of(network), mark)
 
     def _set_routes(self) -> None:
         near, far = map(address_of, ADDRESSES)
@@ -243,8 +254,14 @@ class Guest:
             Route(far, _PREFIX, 0, far, 1, self._mtus[1]),
             Route(0, 0, address_of(ROUTER[0]), near, 0, self._mtus[0]),
         ]
-        own = [*ADDRESSES, *VIPS]
-        routes += [Route(address_of(address), 32, kind=LOCAL_ADDRESS) for address in own]
+        near, far = map(address_of, ADDRESSES_6)
+        routes += [
+            Route(near, _PREFIX_6, 0, near, 0, self._mtus[0], family=6),
+            Route(far, _PREFIX_6, 0, far, 1, self._mtus[1], family=6),
+            Route(0, 0, address_of(ROUTER_6), near, 0, self._mtus[0], family=6),
+        ]
+        own = [*ADDRESSES, *ADDRESSES_6, *VIPS]
+        routes += [local_route(address_of(address)) for address in own]
         self.director.tables.ports["mtu"][:2] = self._mtus
         self.manager.set_routes([*routes, *self._more_routes])
 

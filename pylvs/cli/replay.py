@@ -104,7 +104,8 @@ def _parse_neighbour(text: str) -> tuple[int, int]:
 def _parse_host(text: str) -> tuple[int, int, int]:
     network, _, mac = text.partition("=")
     address, slash, length = network.partition("/")
-    if not slash or not (length.isascii() and length.isdigit()) or int(length) > 32:
+    bits = 128 if ":" in address else 32
+    if not slash or not (length.isascii() and length.isdigit()) or int(length) > bits:
         raise UsageError(f"--host {text}: give ADDR/LEN=MAC")
     try:
         return parse_address(address), int(length), mac_of(mac)

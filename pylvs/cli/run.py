@@ -56,10 +56,18 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
 @service_options
 @click.option(
     "--dip",
+    "dips",
+    multiple=True,
     metavar="IP[/LEN]",
-    help="The director's address: source of tunnels, and on a TAP device of ARP.",
+    help="The director's address: source of tunnels, and on a TAP device of ARP; again for IPv6.",
 )
-@click.option("--gateway", metavar="IP", help="Next hop for everybody else, on a TAP device.")
+@click.option(
+    "--gateway",
+    "gateways",
+    multiple=True,
+    metavar="IP",
+    help="Next hop for everybody else, on a TAP device; again for IPv6.",
+)
 @click.option(
     "--driver",
     type=click.Choice(["auto", "packet"]),
@@ -107,8 +115,8 @@ def command(
     interfaces: tuple[str, ...],
     tap: str | None,
     tun: str | None,
-    dip: str | None,
-    gateway: str | None,
+    dips: tuple[str, ...],
+    gateways: tuple[str, ...],
     driver: str,
     connections: int | None,
     settings: tuple[str, ...],
@@ -125,7 +133,7 @@ def command(
     )
     from pylvs.control.config import file, schema
 
-    named = any((interfaces, tap, tun, dip, gateway, settings, marks, *stated.values()))
+    named = any((interfaces, tap, tun, dips, gateways, settings, marks, *stated.values()))
     named = named or connections is not None or driver != "auto"
     if config and named:
         raise UsageError("--config states everything: --iface, --vip and the like exclude it")
@@ -135,7 +143,8 @@ def command(
         what = file.read(config)
     else:
         device = (list(interfaces), tap or "", tun or "")
-        place = schema.Place(*device, dip or "", gateway or "", connections=connections or 1 << 20)
+        ways = (",".join(dips), ",".join(gateways))
+        place = schema.Place(*device, *ways, connections=connections or 1 << 20)
         what = file.of_options(
             place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
         )

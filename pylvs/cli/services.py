@@ -14,6 +14,7 @@ from pylvs.control.model import (
     MASQUERADE,
     METHODS,
     PROTOCOLS,
+    TUNNEL,
     WEIGHT_MAX,
     Command,
     MarkRule,
@@ -23,6 +24,7 @@ from pylvs.control.model import (
     Terms,
 )
 from pylvs.errors import RuleError, UsageError
+from pylvs.wire.text import family_of, is_unicast
 
 
 def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +93,7 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parse_address(text: str) -> int:
-    """Return a bare IPv4 address (one with a port is taken without it); raises UsageError."""
+    """Return a bare address (one with a port is taken without it); raises UsageError."""
     try:
         return parse_endpoint(text, 0)[0]
     except ValueError as error:
@@ -101,7 +103,6 @@ def parse_address(text: str) -> int:
 def parse_service(text: str) -> ServiceKey:
     """Return the service that a --vip names; raises UsageError."""
     endpoint, slash, protocol = text.partition("/")
-    _refuse_ipv6(text, "--vip")
     if slash and protocol not in PROTOCOLS:
         raise UsageError(f"--vip {text}: protocol {protocol!r} is none of tcp, udp, sctp")
     try:
@@ -113,14 +114,8 @@ def parse_service(text: str) -> ServiceKey:
     return ServiceKey(PROTOCOLS[protocol or "tcp"], address, port)
 
 
-def _refuse_ipv6(text: str, option: str) -> None:
-    if text.startswith("[") or text.count(":") > 1:
-        raise UsageError(f"{option} {text}: IPv6 is not built yet; give an IPv4 address")
-
-
 def parse_server(text: str, service: ServiceKey, method: int) -> Server:
     """Return the real server that an --rs names for one service; raises UsageError."""
-    _refuse_ipv6(text, "--rs")
     endpoint, *facts = text.split(",")
     try:
         address, port = parse_endpoint(endpoint, service.port)
@@ -131,7 +126,9 @@ def parse_server(text: str, service: ServiceKey, method: int) -> Server:
             f"--rs {text}: port {port} differs from the service's {service.port}, and only "
             "--mode nat can change ports"
         )
-    if address == 0 or address >= 0xE000_0000:
+    if family_of(address) != service.family and method != TUNNEL:
+        raise UsageError(f"--rs {text}: only --mode tun takes a client to the other kind of IP")
+    if not is_unicast(address):
         raise UsageError(f"--rs {text}: {endpoint} is not the address of one host")
     values = {"weight": 1, "upper": 0, "lower": 0}
     for setting in facts:

@@ -45,7 +45,7 @@ from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError, PylvsError
 from pylvs.frames import NONE
 from pylvs.tables.layouts import KNOWN, Limits
-from pylvs.wire.text import address_text, mac_text
+from pylvs.wire.text import address_text, endpoint_text, family_of, is_ipv6, joined, mac_text
 
 log = logging.getLogger("pylvs")
 
@@ -155,7 +155,7 @@ class Daemon:
         self._undo.callback(self.api.close)
         if self.place.api:
             address, _, port = self.place.api.rpartition(":")
-            self.api.listen(address, int(port), self.stated.token)
+            self.api.listen(address.strip("[]"), int(port), self.stated.token)
 
     def _prepare(self) -> None:
         """Give the director its settings, and a clock that knows the time of day."""
@@ -190,26 +190,29 @@ class Daemon:
             entry["own_arp"] = port.own_arp
             entry["offloads"] = port.offloads
             entry["up"] = 1
-            entry["address"] = self.stated.dip
+            entry["address"] = next((dip for dip in self.stated.dips if not is_ipv6(dip)), 0)
 
     def _set_own_routes(self) -> None:
         """Without a host stack: one link, and a gateway if one is named."""
         stated = self.stated
         mtu = self.driver.ports[0].mtu
         routes = []
-        if stated.dip and self.place.tap:
-            routes.append(Route(stated.dip, stated.prefix, 0, stated.dip, 0, mtu))
-        if stated.gateway or not routes:
-            routes.append(Route(0, 0, stated.gateway, stated.dip, 0, mtu))
-        self.manager.stations = frozenset({stated.dip} if stated.dip else ())
+        for family in (4, 6):
+            dip = next((one for one in stated.dips if family_of(one) == family), 0)
+            gateway = next((one for one in stated.gateways if family_of(one) == family), 0)
+            if dip and self.place.tap:
+                prefix = stated.dips[dip]
+                routes.append(Route(dip, prefix, 0, dip, 0, mtu, family=family))
+            if gateway or not (dip and self.place.tap):
+                routes.append(Route(0, 0, gateway, dip, 0, mtu, family=family))
+        self.manager.stations = frozenset(stated.dips)
         self.manager.set_local(frozenset())
         self.manager.set_routes(routes)
 
     def _override_source(self) -> None:
         """Let ``--dip`` be the source of tunnels, whatever the routes say."""
-        if self.stated.dip:
-            tables = self.director.tables
-            tables.paths["source"][: int(tables.director[0]["path_count"])] = self.stated.dip
+        for dip in self.stated.dips:
+            self.manager.override_source(dip)
 
     def claim(self) -> None:
         """Have the host keep off all that is the director's."""
@@ -281,7 +284,8 @@ class Daemon:
                     interface = self.driver.ports[int(path["port"])].name
                     neighbour = tables.neighbours[int(server["neighbour"])]
                     mac = mac_text(neighbour["mac"]) if neighbour["state"] == KNOWN else ""
-                name = f"{address_text(server['address'])}:{server['port']}"
+                address = joined(server["address_high"], server["address_low"])
+                name = endpoint_text(address, int(server["port"]))
                 yield ServerPlan(
                     service, name, int(server["forwarding"]), int(server["weight"]), interface, mac
                 )

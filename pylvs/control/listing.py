@@ -9,8 +9,9 @@ import numpy as np
 from pylvs.control.manager import Manager
 from pylvs.control.model import ServerKey, ServiceKey, Terms
 from pylvs.frames import NONE, Reason
-from pylvs.tables.layouts import FLAG_TEMPLATE
+from pylvs.tables.layouts import BYPASS, FLAG_TEMPLATE, FLAG_WIDE, FORWARDING_MASK
 from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
+from pylvs.wire.text import joined
 
 Call = Callable[[Callable[[], Any]], Any]
 """Runs a function where the manager may be used, and returns its result: ``Engine.call``."""
@@ -58,7 +59,7 @@ class ServiceRow(NamedTuple):
 
 
 class ConnectionRow(NamedTuple):
-    """One connection or template; addresses are ints in host order, ``expires`` seconds left."""
+    """One connection or template; addresses are ints, ``expires`` seconds left."""
 
     protocol: int
     client: tuple[int, int]
@@ -67,25 +68,28 @@ class ConnectionRow(NamedTuple):
     state: str
     expires: int
     row: int
+    family: int = 4
 
 
 _SERVER_FIELDS: Final = [
-    "address", "port", "forwarding", "weight", "active", "inactive", "persistent",
-    "upper", "lower", "tunnel_type", "tunnel_port", "tunnel_flags", *Counters._fields, "next",
+    "address_high", "address_low", "port", "forwarding", "weight", "active", "inactive",
+    "persistent", "upper", "lower", "tunnel_type", "tunnel_port", "tunnel_flags",
+    *Counters._fields, "next",
 ]  # fmt: skip
 _CONNECTION_FIELDS: Final = [
     "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
-    "virtual_port", "server_address", "server_port",
+    "virtual_port", "server_port",
 ]  # fmt: skip
 _ROWS_AT_ONCE: Final = 16_384
 _SERVICE_FIELDS: Final = [*Counters._fields, "head"]
 
 
 def _server_row(values: tuple[int, ...], rates: list[int]) -> ServerRow:
-    tunnel = (values[9], values[10], values[11])
-    counters = Counters(*values[12:17])
-    key = ServerKey(values[0], values[1])
-    return ServerRow._make((key, *values[2:9], tunnel, counters, Counters(*rates)))
+    tunnel = (values[10], values[11], values[12])
+    counters = Counters(*values[13:18])
+    address = joined(values[0], values[1]) if values[0] else values[1]
+    key = ServerKey(address, values[2])
+    return ServerRow._make((key, *values[3:10], tunnel, counters, Counters(*rates)))
 
 
 class _Snapshot(NamedTuple):
@@ -140,7 +144,7 @@ def totals(manager: Manager) -> Counters:
     return Counters(*map(int, manager.director.tables.totals))
 
 
-def _take_connections(manager: Manager, begin: int = 0) -> tuple[Any, int | None]:
+def _take_connections(manager: Manager, begin: int = 0) -> tuple["_Copied", int | None]:
     """Copy connections and templates that are not due, from row ``begin`` on, not all at once.
 
     Returns them with their rows and the seconds they have left, and where to go on, ``None`` at the
@@ -154,18 +158,47 @@ def _take_connections(manager: Manager, begin: int = 0) -> tuple[Any, int | None
     entries = used[rows]
     left = (entries["expires_ms"] - now_ms) // 1_000
     seen = end >= int(tables.director[0]["high_water"])
-    return (begin + rows, entries, left), None if seen else end
+    # A connection without a server has row NONE: the last row of servers, which is nobody's.
+    servers = [tables.servers[half][entries["server"]] for half in ("address_high", "address_low")]
+    copied = _Copied(
+        begin + rows, entries, tables.wide_ends[begin:end][rows], np.column_stack(servers), left
+    )
+    return copied, None if seen else end
 
 
-def _connection_rows(rows: Any, entries: Any, left: Any) -> Iterator[ConnectionRow]:
-    fields = entries[_CONNECTION_FIELDS].tolist()
-    for row, values, expires in zip(rows.tolist(), fields, left.tolist(), strict=True):
-        protocol, flags, state, *ends = values
+class _Copied(NamedTuple):
+    """Connections as they were copied, an array each, one row a connection."""
+
+    rows: Any
+    entries: Any
+    wide_ends: Any
+    servers: Any
+    left: Any
+
+
+def _connection_rows(copied: _Copied) -> Iterator[ConnectionRow]:
+    fields = copied.entries[_CONNECTION_FIELDS].tolist()
+    others = (copied.wide_ends, copied.servers, copied.rows, copied.left)
+    for values, wide, address, row, expires in zip(
+        fields, *(other.tolist() for other in others), strict=True
+    ):
+        protocol, flags, state, client, client_port, virtual, virtual_port, server_port = values
         names: tuple[str, ...] = TEMPLATE_NAMES
         if not flags & FLAG_TEMPLATE:
             names = STATE_NAMES[protocol]
-        client, virtual, server = zip(ends[::2], ends[1::2], strict=True)
-        yield ConnectionRow(protocol, client, virtual, server, names[state], expires, row)
+        if flags & FLAG_WIDE:
+            client, virtual = joined(*wide[:2]), joined(*wide[2:])
+        server = 0 if flags & FORWARDING_MASK == BYPASS else joined(*address)
+        yield ConnectionRow(
+            protocol,
+            (client, client_port),
+            (virtual, virtual_port),
+            (server, server_port),
+            names[state],
+            expires,
+            row,
+            6 if flags & FLAG_WIDE else 4,
+        )
 
 
 def connections(manager: Manager, call: Call = at_once, begin: int = 0) -> Iterator[ConnectionRow]:
@@ -176,7 +209,7 @@ def connections(manager: Manager, call: Call = at_once, begin: int = 0) -> Itera
     at: int | None = begin
     while at is not None:
         taken, at = call(partial(_take_connections, manager, at))
-        yield from _connection_rows(*taken)
+        yield from _connection_rows(taken)
 
 
 def reasons(manager: Manager) -> dict[str, int]:

@@ -4,12 +4,13 @@
 routes, ports and own addresses, which the network side finds out.
 """
 
+import bisect
 import contextlib
 import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from pylvs.frames import NONE
 from pylvs.schedulers import plugin
 from pylvs.tables import states
 from pylvs.tables.layouts import FAILED, LOCAL_ADDRESS, UNICAST, UNKNOWN
+from pylvs.wire.text import family_of, halves, joined, mask_of
 
 log = logging.getLogger("pylvs")
 
@@ -30,7 +32,7 @@ _ROWS_AT_ONCE: Final = 16_384
 
 
 class Route(NamedTuple):
-    """One route; addresses are ints in host order, ``port`` a row in PORT or ``NONE``."""
+    """One route; addresses are ints, ``port`` a row in PORT or ``NONE``."""
 
     network: int
     prefix: int
@@ -41,10 +43,31 @@ class Route(NamedTuple):
     kind: int = UNICAST
     metric: int = 0
     mark: int = 0
+    family: int = 4
 
 
-def _mask(prefix: int) -> int:
-    return (0xFFFF_FFFF << (32 - prefix)) & 0xFFFF_FFFF
+def local_route(address: int, mark: int = 0) -> Route:
+    """Return the route that makes an address the director's own."""
+    family = family_of(address)
+    prefix = 128 if family == 6 else 32
+    return Route(address, prefix, kind=LOCAL_ADDRESS, mark=mark, family=family)
+
+
+def _put(entry: Any, name: str, address: int) -> None:
+    """Write an address into a table's record."""
+    entry[f"{name}_high"], entry[f"{name}_low"] = halves(address)
+
+
+def _network(network: int, prefix: int, family: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return a network and its mask, each as the tables hold it.
+
+    An IPv4 mask has all the bits in front as well, which are 0 in an IPv4 address: so the widest
+    IPv4 network holds no IPv6 address.
+    """
+    mask = mask_of(prefix, family)
+    if family == 4:
+        mask |= mask_of(96, 6)
+    return halves(network & mask), halves(mask)
 
 
 def _copy(service: Service) -> Service:
@@ -169,8 +192,10 @@ class Manager:
         result = mailbox.carry_out(
             self.director.tables,
             kind=kind,
+            family=key.family,
             protocol=key.protocol,
-            address=key.address,
+            address_high=halves(key.address)[0],
+            address_low=halves(key.address)[1],
             port=key.port,
             mark=key.mark,
             now_ms=self.clock(),
@@ -188,6 +213,7 @@ class Manager:
             return
         terms = command.terms
         kind = mailbox.ADD_SERVICE if command.verb == "A" else mailbox.EDIT_SERVICE
+        mask = mask_of(terms.netmask, 6) if key.family == 6 else terms.netmask
         try:
             self._rows[key] = self._post(
                 kind,
@@ -195,7 +221,8 @@ class Manager:
                 scheduler=self._scheduler_number(terms.scheduler),
                 service_flags=terms.flags,
                 persistent_ms=terms.persistent * 1_000,
-                netmask=terms.netmask,
+                netmask_high=halves(mask)[0],
+                netmask_low=halves(mask)[1],
             )
         except RuleError:
             if command.verb == "A":
@@ -223,7 +250,8 @@ class Manager:
             row = self._post(
                 kinds[command.verb],
                 command.service,
-                server_address=server.key.address,
+                server_high=halves(server.key.address)[0],
+                server_low=halves(server.key.address)[1],
                 server_port=server.key.port,
                 forwarding=server.method,
                 weight=server.weight,
@@ -247,7 +275,9 @@ class Manager:
             return NONE
         tables = self.director.tables
         for row in self.server_rows(self.table.services[key]):
-            if (tables.servers[row]["address"], tables.servers[row]["port"]) == server:
+            entry = tables.servers[row]
+            address = joined(entry["address_high"], entry["address_low"])
+            if (address, entry["port"]) == server:
                 return row
         return NONE
 
@@ -281,7 +311,8 @@ class Manager:
         self._vips = Counter(key.address for key in self.table.services if not key.mark)
         tables = self.director.tables
         tables.director[0]["own_count"] = 0
-        known = set(tables.own[tables.own["announced"] == 1]["address"].tolist())
+        announced = tables.own[tables.own["announced"] == 1]
+        known = {joined(own["address_high"], own["address_low"]) for own in announced}
         for address in sorted((set(self._vips) if self.adopts_vips else set()) | self.stations):
             self._add_own(address, announced=address in known)
 
@@ -289,16 +320,30 @@ class Manager:
         """Put an address among the director's own, which are sorted."""
         tables = self.director.tables
         count = int(tables.director[0]["own_count"])
-        row = int(np.searchsorted(tables.own["address"][:count], address))
-        if row < count and int(tables.own["address"][row]) == address:
+        row, found = self._own_row(address)
+        if found:
             return
         if count == len(tables.own):
             raise RuleError("Memory allocation problem", 255)
         tables.own[row + 1 : count + 1] = tables.own[row:count].copy()
         entry = tables.own[row]
-        entry["address"], entry["announced"] = address, announced
+        _put(entry, "address", address)
+        entry["announced"] = announced
         entry["answers_arp"] = entry["answers_ping"] = address not in self.local
         tables.director[0]["own_count"] = count + 1
+
+    def _own_row(self, address: int) -> tuple[int, bool]:
+        """Return where an own address stands or belongs, and whether it is there."""
+        tables = self.director.tables
+        count = int(tables.director[0]["own_count"])
+        pair = halves(address)
+
+        def pair_of(row: int) -> tuple[int, int]:
+            own = tables.own[row]
+            return int(own["address_high"]), int(own["address_low"])
+
+        row = bisect.bisect_left(range(count), pair, key=pair_of)
+        return row, row < count and pair_of(row) == pair
 
     def has_unannounced(self) -> bool:
         """Whether some own address still has to be announced."""
@@ -325,8 +370,8 @@ class Manager:
             return
         tables = self.director.tables
         count = int(tables.director[0]["own_count"])
-        row = int(np.searchsorted(tables.own["address"][:count], key.address))
-        if row == count or tables.own["address"][row] != key.address:
+        row, found = self._own_row(key.address)
+        if not found:
             return  # there was no room for it
         tables.own[row : count - 1] = tables.own[row + 1 : count].copy()
         tables.own[count - 1]["announced"] = 0
@@ -338,6 +383,7 @@ class Manager:
         ordered = sorted(
             routes,
             key=lambda route: (
+                route.family,
                 bool(route.mark) or (route.kind != LOCAL_ADDRESS) * 2,
                 -route.prefix,
                 route.metric,
@@ -352,17 +398,25 @@ class Manager:
             ordered = ordered[:limit]
         for row, route in enumerate(ordered):
             entry = tables.paths[row]
-            mask = _mask(route.prefix)
-            entry["network"] = route.network & mask
-            entry["mask"] = mask
-            entry["gateway"] = route.gateway
-            entry["source"] = route.source
+            network, mask = _network(route.network, route.prefix, route.family)
+            entry["network_high"], entry["network_low"] = network
+            entry["mask_high"], entry["mask_low"] = mask
+            _put(entry, "gateway", route.gateway)
+            _put(entry, "source", route.source)
             entry["port"] = route.port
             entry["mtu"] = route.mtu
             entry["kind"] = route.kind
             entry["mark"] = route.mark
+            entry["family"] = route.family
         tables.director[0]["path_count"] = len(ordered)
         mailbox.aim_all(tables.all)
+
+    def override_source(self, address: int) -> None:
+        """Have all routes of an address's family lead away from it, whatever they say."""
+        tables = self.director.tables
+        rows = tables.paths[: int(tables.director[0]["path_count"])]
+        chosen = rows["family"] == family_of(address)
+        rows["source_high"][chosen], rows["source_low"][chosen] = halves(address)
 
     def set_mark_rules(self, rules: Sequence[MarkRule]) -> None:
         """Replace what gives packets a firewall mark; the last rule that matches one counts."""
@@ -373,10 +427,12 @@ class Manager:
             entry = tables.mark_rules[row]
             entry["mark"], entry["protocol"] = rule.mark, rule.protocol
             entry["first_port"], entry["last_port"] = rule.ports
+            entry["family"] = rule.family
             for end in ("source", "destination"):
-                mask = _mask(getattr(rule, f"{end}_prefix"))
-                entry[end] = getattr(rule, end) & mask
-                entry[f"{end}_mask"] = mask
+                prefix = getattr(rule, f"{end}_prefix")
+                network, mask = _network(getattr(rule, end), prefix, rule.family)
+                entry[f"{end}_high"], entry[f"{end}_low"] = network
+                entry[f"{end}_mask_high"], entry[f"{end}_mask_low"] = mask
         tables.director[0]["mark_rule_count"] = len(rules)
 
     def want_servers(self) -> None:
@@ -390,13 +446,21 @@ class Manager:
         row = int(tables.servers[server_row]["neighbour"])
         if row != NONE and tables.neighbours["state"][row] in (UNKNOWN, FAILED):
             neighbour = tables.neighbours[row]
-            port, address = int(neighbour["port"]), int(neighbour["address"])
+            port = int(neighbour["port"])
+            address = joined(neighbour["address_high"], neighbour["address_low"])
             self._tell_neighbour(mailbox.WANT_NEIGHBOUR, port, address)
 
     def _tell_neighbour(self, kind: int, port: int, address: int, mac: int = 0) -> None:
         tables = self.director.tables
+        high, low = halves(address)
         mailbox.carry_out(
-            tables, kind=kind, port=port, address=address, mac=mac, now_ms=self.clock()
+            tables,
+            kind=kind,
+            port=port,
+            address_high=high,
+            address_low=low,
+            mac=mac,
+            now_ms=self.clock(),
         )
 
     def learn(self, port: int, address: int, mac: int) -> None:

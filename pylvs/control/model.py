@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from pylvs.errors import RuleError
-from pylvs.wire.text import address_text
+from pylvs.wire.text import endpoint_text, family_of, is_unicast
 
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
 PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP", 132: "SCTP", 0: "IP"}
@@ -24,33 +24,39 @@ SCHEDULER_FLAGS: Final = (0x08, 0x10, 0x20)
 
 DEFAULT_SCHEDULER: Final = "wlc"
 ANY_MASK: Final = 0xFFFF_FFFF
+ANY_PREFIX: Final = 128  # in the place of a mask, of IPv6
 WEIGHT_MAX: Final = 2**31 - 1  # Debian's ipvsadm; upstream stops at 65535
 
 KERNEL_REFUSED: Final = 255
 _INVALID: Final = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
-_MULTICAST_BEGIN: Final = 0xE000_0000
 
 
 class ServiceKey(NamedTuple):
-    """What a virtual service is known by; the address is an int in host order.
+    """What a virtual service is known by; the address is an int.
 
-    A firewall mark's service has a ``mark``, and nothing else that matters.
+    A firewall mark's service has a ``mark``, a family, and nothing else that matters.
     """
 
     protocol: int
     address: int
     port: int
     mark: int = 0
+    marks_family: int = 4
+
+    @property
+    def family(self) -> int:
+        """Return 4 or 6."""
+        return self.marks_family if self.mark else family_of(self.address)
 
     def __str__(self) -> str:
         if self.mark:
-            return f"FWM  {self.mark}"
-        return f"{PROTOCOL_NAMES[self.protocol]} {address_text(self.address)}:{self.port}"
+            return f"FWM  {self.mark}{' IPv6' if self.family == 6 else ''}"
+        return f"{PROTOCOL_NAMES[self.protocol]} {endpoint_text(self.address, self.port)}"
 
 
-def marked(mark: int) -> ServiceKey:
-    """Return the key of a firewall mark's service."""
-    return ServiceKey(PROTOCOLS["tcp"], 0, 0, mark)
+def marked(mark: int, family: int = 4) -> ServiceKey:
+    """Return the key of a firewall mark's service for packets of a family."""
+    return ServiceKey(PROTOCOLS["tcp"], 0, 0, mark, family)
 
 
 class ServerKey(NamedTuple):
@@ -60,11 +66,11 @@ class ServerKey(NamedTuple):
     port: int
 
     def __str__(self) -> str:
-        return f"{address_text(self.address)}:{self.port}"
+        return endpoint_text(self.address, self.port)
 
 
 class MarkRule(NamedTuple):
-    """What packets get a firewall mark; addresses are ints in host order, 0/0 is any."""
+    """What packets of a family get a firewall mark; addresses are ints, prefix 0 is any."""
 
     mark: int
     protocol: int = 0
@@ -73,6 +79,7 @@ class MarkRule(NamedTuple):
     destination: int = 0
     destination_prefix: int = 0
     ports: tuple[int, int] = (0, 65_535)
+    family: int = 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Terms:
     scheduler: str = DEFAULT_SCHEDULER
     flags: int = 0
     persistent: int = 0  # seconds
-    netmask: int = ANY_MASK
+    netmask: int = ANY_MASK  # of IPv6: the prefix's length
     engine: str = ""
 
 
@@ -186,7 +193,7 @@ class Table:
         if command.verb == "a":
             if known:
                 raise RuleError("Destination already exists", KERNEL_REFUSED)
-            if server.key.address == 0 or server.key.address >= _MULTICAST_BEGIN:
+            if not is_unicast(server.key.address):
                 raise RuleError(_INVALID, KERNEL_REFUSED)
             service.servers[server.key] = server
         elif not known:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from pylvs.control import listing
-from pylvs.control.manager import Manager, Route
+from pylvs.control.manager import Manager, Route, local_route
 from pylvs.control.model import Command
 from pylvs.drivers import linux, pcap
 from pylvs.drivers.base import SLOT_SIZE, Port
@@ -16,9 +16,13 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM
-from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, Limits
+from pylvs.tables.layouts import ASKED, Limits
+from pylvs.wire.text import family_of, is_ipv6, joined
 
-SEED: Final = (0x1E37_79B9_7F4A_7C15, 0x42B2_AE3D_27D4_EB2F)
+SEED: Final = (
+    *(0x1E37_79B9_7F4A_7C15, 0x42B2_AE3D_27D4_EB2F),
+    *(0x3C6E_F372_FE94_F82B, 0x510E_527F_ADE6_82D1, 0x1F83_D9AB_FB41_BD6B, 0x5BE0_CD19_137E_2179),
+)
 """Fixed keys: a replay is no target for a flood, and its output must not vary."""
 
 _MADE_UP_MAC: Final = 0x0200_0000_0000
@@ -33,12 +37,14 @@ class Host(NamedTuple):
 
 
 def _macs_seen(frames: Iterable[bytes]) -> dict[int, int]:
-    """Return the MAC each IPv4 address was first seen to send from."""
+    """Return the MAC each address was first seen to send from."""
     seen: dict[int, int] = {}
     for frame in frames:
         mac = int.from_bytes(frame[6:12], "big")
         if frame[12:14] == b"\x08\x00" and len(frame) >= 34:
             seen.setdefault(int.from_bytes(frame[26:30], "big"), mac)
+        elif frame[12:14] == b"\x86\xdd" and len(frame) >= 54:
+            seen.setdefault(int.from_bytes(frame[22:38], "big"), mac)
         elif frame[12:14] == b"\x08\x06" and len(frame) >= 42:
             seen.setdefault(int.from_bytes(frame[28:32], "big"), mac)
     return seen
@@ -47,7 +53,9 @@ def _macs_seen(frames: Iterable[bytes]) -> dict[int, int]:
 def _director_mac(frames: Iterable[bytes], vips: set[int]) -> int:
     """Return the MAC that the first packet to a VIP was addressed to."""
     for frame in frames:
-        if frame[12:14] == b"\x08\x00" and int.from_bytes(frame[30:34], "big") in vips:
+        wide = frame[12:14] == b"\x86\xdd"
+        destination = int.from_bytes(frame[38:54] if wide else frame[30:34], "big")
+        if (wide or frame[12:14] == b"\x08\x00") and destination in vips:
             return int.from_bytes(frame[:6], "big")
     return _MADE_UP_MAC
 
@@ -88,14 +96,19 @@ class Replay:
     def _describe(self, hosts: list[Host], mtu: int) -> None:
         for row, host in enumerate(hosts):
             port = self.director.tables.ports[row]
-            port["mac"], port["address"], port["mtu"], port["up"] = host.mac, host.address, mtu, 1
+            port["mac"], port["mtu"], port["up"] = host.mac, mtu, 1
+            port["address"] = 0 if is_ipv6(host.address) else host.address
         routes = [
-            Route(host.address, host.prefix, 0, host.address, row, mtu)
+            Route(
+                host.address, host.prefix, 0, host.address, row, mtu, family=family_of(host.address)
+            )
             for row, host in enumerate(hosts)
         ]
-        routes.append(Route(0, 0, 0, hosts[0].address, 0, mtu, metric=1))
+        for family in (4, 6):
+            source = next((one.address for one in hosts if family_of(one.address) == family), 0)
+            routes.append(Route(0, 0, 0, source, 0, mtu, metric=1, family=family))
         local = frozenset(host.address for host in hosts if host.prefix)
-        routes += [Route(address, 32, kind=LOCAL_ADDRESS) for address in local]
+        routes += [local_route(address) for address in local]
         self.manager.set_local(local)
         self.manager.set_routes(routes)
 
@@ -128,8 +141,8 @@ class Replay:
         neighbours = self.director.tables.neighbours
         rows = [row for row in range(len(neighbours)) if neighbours[row]["state"] == ASKED]
         for row in rows:
-            address = int(neighbours[row]["address"])
-            mac = self._macs.get(address, _MADE_UP_MAC | address)
+            address = joined(neighbours[row]["address_high"], neighbours[row]["address_low"])
+            mac = self._macs.get(address, _MADE_UP_MAC | address & 0xFFFF_FFFF)
             self.manager.learn(int(neighbours[row]["port"]), address, mac)
         return bool(rows)
 

@@ -8,6 +8,7 @@ interface, a TAP device, a replayed capture and a property test.
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +19,7 @@ from pylvs.engine.match import match
 from pylvs.engine.parse import parse
 from pylvs.engine.waiting import release
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
-from pylvs.host import arp, fragments
+from pylvs.host import fragments, neighbourhood
 from pylvs.jit import compiled, door, records
 from pylvs.schedulers import FAILED
 from pylvs.schedulers.plugin import Plugins
@@ -29,6 +30,7 @@ from pylvs.tables.layouts import (
     HELD_SLOT,
     REASSEMBLY_LIMIT,
     REASSEMBLY_SLOT,
+    SEEDS,
     Limits,
     Tables,
     new_tables,
@@ -83,7 +85,7 @@ def direct(world, memory, frames, count, start, now_ms):
             return row
         forward(tables, memory, frames, count, row, now_ms)
         row += 1
-    arp.solicit(tables, memory, frames, count, now_ms)
+    neighbourhood.solicit(tables, memory, frames, count, now_ms)
     release(tables, memory, frames, count, now_ms)
     leave_born(tables, frames, count)
     return count
@@ -94,7 +96,7 @@ def announce(world, memory, frames):
     """Give birth to announcements of own addresses, as a batch; return whether they are all."""
     tables = world[0]
     begin_batch(tables)
-    complete = arp.announce(tables, memory, frames, 0)
+    complete = neighbourhood.announce(tables, memory, frames, 0)
     leave_born(tables, frames, 0)
     return complete
 
@@ -118,11 +120,11 @@ class Director:
         *,
         memory: Any = None,
         own_begin: int = 0,
-        seed: tuple[int, int] | None = None,
+        seed: Sequence[int] | None = None,
     ) -> None:
         if seed is None:
             half = 1 << HASH_BITS - 1
-            seed = (secrets.randbits(HASH_BITS) - half, secrets.randbits(HASH_BITS) - half)
+            seed = [secrets.randbits(HASH_BITS) - half for _ in range(SEEDS)]
         self.tables: Tables = new_tables(limits, seed)
         states.set_timeouts(self.tables.timeouts)
         self.memory = np.zeros(OWN_MEMORY, np.uint8) if memory is None else memory

@@ -5,18 +5,17 @@ reply   ->              masquerade backwards        -> next hop      the router'
 others  ->              an answer, or plain forwarding, where no host stack sees them
 """
 
-from typing import Final
-
 from numpy import int64
 
 from pylvs.engine.late_errors import tell_unreachable
 from pylvs.forwarding import masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
-from pylvs.host import answers, routing
+from pylvs.host import answers, discovery, routing
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, paths, servers
+from pylvs.tables.addresses import address_of, set_ends, source_of
 from pylvs.tables.layouts import (
     FLAG_ONE_PACKET,
     FORWARDING_MASK,
@@ -25,10 +24,8 @@ from pylvs.tables.layouts import (
     UNICAST,
     UNROUTED,
 )
-from pylvs.wire import ethernet, icmp, ipv4
-from pylvs.wire.memory import load_u16, load_u32
-
-_TUNNEL_MTU_MIN: Final = 68  # RFC 791: a path with less room than this is of no use to a tunnel
+from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6
+from pylvs.wire.memory import load_u16
 
 
 @compiled
@@ -82,8 +79,11 @@ def _forward_other(tables, memory, frames, count, frame, now_ms):
     elif reason == Reason.STRAY:
         _answer(tables, memory, frames, count, frame, now_ms)
         frame.reason = Reason.STRAY
+    elif reason == Reason.ARP:
+        if frame.family == 6:
+            discovery.answer(tables, memory, frames, count, frame)
     elif reason == Reason.NOT_OURS:
-        if frame.family == 4:
+        if frame.family:
             _play_host(tables, memory, frames, count, frame, now_ms)
     elif frame.verdict == Verdict.DROP:
         _tell_sender(tables, memory, frames, count, frame, now_ms)
@@ -98,14 +98,18 @@ def _tell_sender(tables, memory, frames, count, frame, now_ms):
         type_, code = icmp.TIME_EXCEEDED, icmp.IN_TRANSIT
     elif reason == Reason.TOO_BIG:
         code = icmp.FRAGMENTATION_NEEDED
-        destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+        destination = ip.destination_of(memory, frame.ip)
         path_row = paths.find_marked(tables, destination, frame.mark)
         detail = paths.router_mtu(tables, path_row, destination, now_ms)
     elif reason == Reason.NO_ROUTE:
         code = icmp.NET_UNREACHABLE
     elif reason == Reason.BAD_OPTIONS:
+        if frame.server < 0:
+            return
         frame.delivery |= NO_ECHO
         type_, code, detail = icmp.PARAMETER_PROBLEM, 0, frame.server << 24
+        if frame.family == 6:
+            code, detail = icmp.V6_UNKNOWN_OPTION, int64(frame.server)
     elif reason != Reason.NO_SERVER and reason != Reason.NOT_OF_A_SERVER:
         return
     error = count + tables.director[0].born
@@ -136,19 +140,19 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
         server.exception = NONE
     if not _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
         return
-    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
+    if routing.has_options(frame):
         routing.finish_options(memory, frame, 0)
     if method == TUNNEL:
-        _tunnel(tables, memory, frames, count, frame, server, int64(path.source), mtu, now_ms)
+        _tunnel(tables, memory, frames, count, frame, server, mtu, now_ms)
         return
     if method == MASQUERADE:
         if frame.quotes:
-            related.translate_in(memory, frame, entry)
+            related.translate_in(tables, memory, frame, entry)
         elif masquerade.is_impossible(frame):
             discard(frame, Reason.TRUNCATED)
             return
         else:
-            masquerade.translate_request(memory, frame, entry)
+            masquerade.translate_request(tables, memory, frame, entry)
     hop = int64(server.neighbour)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
 
@@ -156,7 +160,7 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
 @apart
 def _known_mtu(tables, server, mtu, now_ms):
     """Return the MTU of the server's route, which looks for what errors told as it is used."""
-    server.exception = paths.exception_to(tables, int64(server.address), now_ms)
+    server.exception = paths.exception_to(tables, address_of(server), now_ms)
     if server.exception == NONE:
         return mtu
     return min(mtu, int64(tables.exceptions[server.exception].mtu))
@@ -174,9 +178,10 @@ def _lose(tables, memory, frames, count, frame, server, method, now_ms):
     else:
         entry = tables.connections[frame.connection]
         if method == MASQUERADE:
-            masquerade.translate_request(memory, frame, entry)
-            ipv4.mend_checksum(memory, frame.ip)  # options may have been written
-            frame.destination = int64(entry.server_address)
+            masquerade.translate_request(tables, memory, frame, entry)
+            if frame.family == 4:
+                ipv4.mend_checksum(memory, frame.ip)  # options may have been written
+            set_ends(tables, frame, source_of(frame), address_of(server))
             frame.destination_port = int64(entry.server_port)
         row = answers.answer(tables, memory, frames, count, frame, now_ms)
         if row != NONE:
@@ -191,27 +196,29 @@ def _take_back(tables, memory, answer, row, method):
     if int64(entry.conn_flags) & FLAG_ONE_PACKET:
         return
     servers.charge_reply(tables, int64(entry.server), answer.packet_size)
-    if answer.protocol == ipv4.ICMP:
+    answer.connection = row
+    if answer.protocol == ipv4.ICMP or answer.protocol == ipv6.ICMP:
         if method == MASQUERADE:
             answer.quotes = answer.transport + icmp.HEADER_SIZE
-            related.translate_out(memory, answer, entry)
+            related.translate_out(tables, memory, answer, entry)
     elif method == MASQUERADE:
-        masquerade.translate_reply(memory, answer, entry)
+        masquerade.translate_reply(tables, memory, answer, entry)
 
 
 @compiled
 def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
     """Take one from the TTL and see whether the packet fits; if not, the client was told."""
     if routing.outlives(tables, memory, frames, count, frame, now_ms):
-        ipv4.decrement_ttl(memory, frame.ip)
+        ip.take_hop(memory, frame.ip)
         if method == TUNNEL:
             mtu -= tunnel.overhead(server)
-            if mtu < _TUNNEL_MTU_MIN:
+            if mtu < tunnel.mtu_min(server):
                 discard(frame, Reason.NO_ROUTE)
                 return False
-            if not tables.director[0].pmtu_disc:
+            if frame.family == 4 and not tables.director[0].pmtu_disc:
                 return True
-        if frame.quotes or routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
+        is_error = frame.quotes and frame.family == 4  # which Linux does not measure
+        if is_error or routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
             return True
     director = tables.director[0]
     if director.listed < director.born:
@@ -221,9 +228,10 @@ def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms
 
 
 @compiled
-def _tunnel(tables, memory, frames, count, frame, server, source, mtu, now_ms):
+def _tunnel(tables, memory, frames, count, frame, server, mtu, now_ms):
     """Encapsulate the packet, or each packet of a GSO frame."""
     path_row, hop = int64(server.path), int64(server.neighbour)
+    source = paths.source_of(tables, path_row)
     if frame.segment_kind == segments.GSO_NONE:
         segments.finish_checksum(memory, frame)
         tunnel.encapsulate(tables, memory, frame, server, source)
@@ -245,14 +253,14 @@ def _tunnel(tables, memory, frames, count, frame, server, source, mtu, now_ms):
 @apart
 def _bypass(tables, memory, frames, count, frame, now_ms):
     """Send a packet without a server on to where it was addressed."""
-    destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    destination = ip.destination_of(memory, frame.ip)
     path_row = paths.find(tables, destination)
     if path_row == NONE or tables.paths[path_row].kind != UNICAST:
         discard(frame, Reason.NO_ROUTE)
         return
     if not routing.outlives(tables, memory, frames, count, frame, now_ms):
         return
-    ipv4.decrement_ttl(memory, frame.ip)
+    ip.take_hop(memory, frame.ip)
     mtu = paths.mtu_to(tables, path_row, destination, now_ms)
     if routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
         send_to(tables, memory, frames, count, frame, destination, now_ms)
@@ -263,23 +271,26 @@ def _forward_reply(tables, memory, frames, count, frame, now_ms):
     """Translate a reply that the router let pass, and send it to its client."""
     entry = tables.connections[frame.connection]
     path_row = frame.path
-    client = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    client = ip.destination_of(memory, frame.ip)
     mtu = paths.router_mtu(tables, path_row, client, now_ms)
-    if frame.fragment_max and _forbids_fragments(memory, frame):
+    if frame.fragment_max and _forbids_fragments(memory, frame, mtu):
         _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms)
         return
     if frame.quotes:
-        related.translate_out(memory, frame, entry)
+        related.translate_out(tables, memory, frame, entry)
     else:
-        masquerade.translate_reply(memory, frame, entry)
-    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
+        masquerade.translate_reply(tables, memory, frame, entry)
+    if routing.has_options(frame):
         routing.finish_options(memory, frame, int64(entry.virtual_address))
     hop = paths.next_hop(tables, path_row, client)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
 
 
 @compiled
-def _forbids_fragments(memory, frame):
+def _forbids_fragments(memory, frame, mtu):
+    """Whether a packet put together from fragments may not leave in fragments again."""
+    if frame.family == 6:
+        return frame.fragment_max > mtu
     return load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT != 0
 
 
@@ -290,7 +301,7 @@ def _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms):
     It was translated by then, so the error is found to be about the connection and taken to the
     server; Linux counts it as a packet of the client's.
     """
-    masquerade.translate_reply(memory, frame, entry)
+    masquerade.translate_reply(tables, memory, frame, entry)
     discard(frame, Reason.TOO_BIG)
     offset, code = frame.ip - ethernet.HEADER_SIZE, icmp.FRAGMENTATION_NEEDED
     tell_unreachable(tables, memory, frames, count, offset, code, mtu, now_ms)
@@ -300,15 +311,15 @@ def _refuse_reply(tables, memory, frames, count, frame, entry, mtu, now_ms):
 def _send_on(tables, memory, frames, count, frame, now_ms):
     """Send a packet on that the router let pass and nobody translates."""
     path_row = frame.path
-    if frame.fragment_max and _forbids_fragments(memory, frame):
+    destination = ip.destination_of(memory, frame.ip)
+    mtu = paths.router_mtu(tables, path_row, destination, now_ms)
+    if frame.fragment_max and _forbids_fragments(memory, frame, mtu):
         discard(frame, Reason.TOO_BIG)
         _tell_sender(tables, memory, frames, count, frame, now_ms)
         return
-    if frame.transport - frame.ip > ipv4.HEADER_SIZE:
-        routing.finish_options(memory, frame, int64(tables.paths[path_row].source))
-    destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    if routing.has_options(frame):
+        routing.finish_options(memory, frame, tables.paths[path_row].source_low)
     hop = paths.next_hop(tables, path_row, destination)
-    mtu = paths.router_mtu(tables, path_row, destination, now_ms)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
 
 
@@ -340,7 +351,7 @@ def _play_host(tables, memory, frames, count, frame, now_ms):
 def is_local_outside(tables, memory, frame):
     """Whether the packet itself, not what it may quote, is addressed to the director."""
     if frame.delivery & DELIVERY_MASK == 0:
-        destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+        destination = ip.destination_of(memory, frame.ip)
         frame.delivery |= paths.delivery_of(tables, destination, frame.mark)
     return frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY
 
@@ -348,8 +359,8 @@ def is_local_outside(tables, memory, frame):
 @apart
 def _answer(tables, memory, frames, count, frame, now_ms):
     """Answer as a host on which nobody listens."""
-    frame.source = load_u32(memory, frame.ip + ipv4.SOURCE)
-    frame.destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    source, destination = ip.source_of(memory, frame.ip), ip.destination_of(memory, frame.ip)
+    set_ends(tables, frame, source, destination)
     row = answers.answer(tables, memory, frames, count, frame, now_ms)
     if row != NONE:
         _send_answer(tables, memory, frames, count, row, now_ms)
@@ -357,8 +368,8 @@ def _answer(tables, memory, frames, count, frame, now_ms):
 
 @compiled
 def _send_answer(tables, memory, frames, count, row, now_ms):
-    answer = frames[row]
-    send_to(tables, memory, frames, count, answer, answer.destination, now_ms)
+    destination = ip.destination_of(memory, frames[row].ip)
+    send_to(tables, memory, frames, count, frames[row], destination, now_ms)
 
 
 @apart
@@ -370,7 +381,8 @@ def _tell_client(tables, memory, frames, count, frame, now_ms):
     detail = icmp.NO_DETAIL
     if type_ == icmp.UNREACHABLE and code == icmp.FRAGMENTATION_NEEDED:
         detail = load_u16(memory, frame.transport + icmp.REST + 2)
-        paths.learn_mtu(tables, int64(entry.server_address), detail, now_ms)
+        server = connections.server_of(tables, frame.connection)
+        paths.learn_mtu(tables, server, detail, now_ms)
         if load_u16(memory, frame.quotes + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT == 0:
             return
         added = frame.quotes - (frame.transport + icmp.HEADER_SIZE)
@@ -399,4 +411,4 @@ def _told_mtu(tables, entry, mtu, added):
             mtu = int64(tables.paths[server.path].mtu)
             if server.exception != NONE:
                 mtu = min(mtu, int64(tables.exceptions[server.exception].mtu))
-    return mtu - added if mtu > _TUNNEL_MTU_MIN + added else mtu
+    return mtu - added if mtu > ipv4.MTU_MIN + added else mtu

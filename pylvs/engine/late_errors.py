@@ -18,8 +18,7 @@ from pylvs.host.errors import compose, compose_from_own
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, paths, servers
 from pylvs.tables.layouts import FORWARDING_MASK, MASQUERADE
-from pylvs.wire import ethernet, icmp, ipv4
-from pylvs.wire.memory import load_u16, load_u32
+from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6
 
 
 @apart
@@ -27,11 +26,17 @@ def tell_unreachable(tables, memory, frames, count, offset, code, detail, now_ms
     """Tell the sender of the finished frame at ``offset`` that it cannot go on."""
     about = frames[frames.size - 1]  # a row no batch reaches
     about.ip = offset + ethernet.HEADER_SIZE
-    about.transport = about.ip + ipv4.header_size(memory, about.ip)
-    about.packet_size = load_u16(memory, about.ip + ipv4.TOTAL_LENGTH)
+    about.packet_size = ip.size_of(memory, about.ip)
+    if ip.is_version_6(memory, about.ip):
+        about.family = 6
+        end = about.ip + about.packet_size
+        _, about.transport, _ = ipv6.find_transport(memory, about.ip, end)
+    else:
+        about.family = 4
+        about.transport = about.ip + ipv4.header_size(memory, about.ip)
     about.delivery = ON_THE_WAY | NO_ECHO
     about.mark = 0
-    sender = load_u32(memory, about.ip + ipv4.SOURCE)
+    sender = ip.source_of(memory, about.ip)
     returns = paths.delivery_of(tables, sender, 0) == LOCAL_DELIVERY
     kind = icmp.UNREACHABLE
     if returns:
@@ -66,7 +71,8 @@ def _mind(tables, memory, error, now_ms):
     entry = tables.connections[row]
     if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
         servers.charge_reply(tables, int64(entry.server), error.packet_size)
-        related.translate_out(memory, error, entry)
+        error.connection = row
+        related.translate_out(tables, memory, error, entry)
     else:
         connections.charge_error(tables, row, error.packet_size)
 
@@ -86,7 +92,9 @@ def _take_in(tables, memory, frames, count, error, is_known, now_ms):
     elif int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
         entry.in_packets += 1
         servers.charge_request(tables, int64(entry.server), error.packet_size)
-        related.translate_in(memory, error, entry)
-        ipv4.decrement_ttl(memory, error.ip)
+        error.connection = row
+        related.translate_in(tables, memory, error, entry)
+        ip.take_hop(memory, error.ip)
         error.reason = Reason.ERROR_SENT
-        send_to(tables, memory, frames, count, error, int64(entry.server_address), now_ms)
+        server = connections.server_of(tables, row)
+        send_to(tables, memory, frames, count, error, server, now_ms)

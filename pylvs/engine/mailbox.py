@@ -13,6 +13,7 @@ from pylvs import schedulers
 from pylvs.frames import NONE
 from pylvs.jit import apart, attributed, compiled, door
 from pylvs.tables import connections, neighbours, paths, servers, services
+from pylvs.tables.addresses import address_of
 from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
 
 (
@@ -37,15 +38,19 @@ COMMAND: Final = np.dtype([
     (name, np.int64)
     for name in (
         "kind",
-        "protocol",        # of the service
-        "address",
+        "family",          # of the service
+        "protocol",
+        "address_high",    # of the service, or the neighbour
+        "address_low",
         "port",            # for a neighbour: row in PORT
         "mark",
         "scheduler",
         "service_flags",
         "persistent_ms",
-        "netmask",
-        "server_address",
+        "netmask_high",
+        "netmask_low",
+        "server_high",
+        "server_low",
         "server_port",
         "forwarding",
         "weight",
@@ -82,14 +87,17 @@ def apply(world, commands, count):
 @compiled
 def _find_service(tables, command):
     if command.mark:
-        return services.find_marked(tables, command.mark)
-    return services.find(tables, command.protocol, command.address, command.port)
+        return services.find_marked(tables, command.mark, command.family)
+    return services.find(tables, command.protocol, address_of(command), command.port)
 
 
 @apart
 def _apply_service(tables, command):
     if command.kind == ADD_SERVICE:
-        row = services.add(tables, command.protocol, command.address, command.port, command.mark)
+        address = address_of(command)
+        row = services.add(
+            tables, command.family, command.protocol, address, command.port, command.mark
+        )
         if row == NONE:
             command.result = FULL
             return
@@ -108,7 +116,8 @@ def _apply_service(tables, command):
     service = tables.services[row]
     service.service_flags = command.service_flags
     service.persistent_ms = command.persistent_ms
-    service.netmask = command.netmask
+    service.netmask_high = command.netmask_high
+    service.netmask_low = command.netmask_low
     if command.kind == EDIT_SERVICE and service.scheduler == command.scheduler:
         return
     if not schedulers.bind(tables, row, command.scheduler, command.now_ms):
@@ -124,7 +133,7 @@ def _apply_server(tables, command):
     if service == NONE:
         command.result = UNKNOWN
         return
-    address, port = command.server_address, command.server_port
+    address, port = (command.server_high, command.server_low), command.server_port
     if command.kind == ADD_SERVER:
         row = servers.add(tables, service, address, port)
         if row == NONE:
@@ -231,7 +240,7 @@ def _apply_neighbour(tables, command):
             if tables.neighbours[row].used and tables.neighbours[row].port == command.port:
                 neighbours.fail(tables, row)
         return
-    row = neighbours.find(tables, command.port, command.address)
+    row = neighbours.find(tables, command.port, address_of(command))
     command.result = row
     if row == NONE:
         return  # nobody has asked for it
@@ -247,7 +256,7 @@ def _apply_neighbour(tables, command):
 def aim(tables, server_row):
     """Find the path and next hop to a server."""
     server = tables.servers[server_row]
-    address = int64(server.address)
+    address = address_of(server)
     path = paths.find(tables, address)
     server.path = NONE
     servers.unpin(tables, server)

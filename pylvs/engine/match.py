@@ -22,7 +22,8 @@ from pylvs.frames import (
 )
 from pylvs.host import answers, routing
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections, servers, states
+from pylvs.tables import connections, servers, services, states
+from pylvs.tables.addresses import source_of
 from pylvs.tables.layouts import FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
 from pylvs.wire import ipv4, transport
 
@@ -76,7 +77,9 @@ def _hear_own_reset(tables, memory, frame, now_ms):
 def _asks_for_connection(tables, memory, frame, now_ms):
     """Find the frame's connection; return whether it has none and is for us."""
     director = tables.director[0]
-    if director.service_count == 0:  # Linux's hooks are gone, its connections are not
+    if not services.has_any(
+        tables, frame.family
+    ):  # Linux's hooks are gone, its connections are not
         leave_to_host(frame)
         return False
     if frame.quotes:
@@ -169,7 +172,7 @@ def _match_reply(tables, memory, frame, row, now_ms):
 def _match_on_the_way(tables, memory, frame, now_ms):
     """No connection: the host's, unless a masqueraded server sent it."""
     leave_to_host(frame)
-    sender = servers.find_sender(tables, frame.protocol, frame.source, frame.source_port)
+    sender = servers.find_sender(tables, frame.protocol, source_of(frame), frame.source_port)
     if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES:
         frame.reason = Reason.ROUTED  # the host has not seen its fragments
     if sender == NONE:

@@ -2,9 +2,9 @@
 
     memory -> frame.{family, protocol, source, destination, ports, ip, transport, packet_size}
 
-After this stage every frame has a verdict: MATCH for whole IPv4 packets that a connection may own,
-and the final word for everything else.  Checks come in Linux's order (net/ipv4/ip_input.c): header,
-route, options, reassembly.
+After this stage every frame has a verdict: MATCH for whole packets that a connection may own, and
+the final word for everything else.  Checks come in Linux's order (net/ipv4/ip_input.c,
+net/ipv6/ip6_input.c): header, route, options, reassembly.
 """
 
 from typing import Final
@@ -20,16 +20,18 @@ from pylvs.frames import (
     Reason,
     Verdict,
 )
-from pylvs.host import arp, fragments, options
+from pylvs.host import arp, discovery, extensions, fragments, options
 from pylvs.jit import apart, compiled, prefetch
-from pylvs.tables import connections, marks, paths, servers
-from pylvs.wire import checksum, ethernet, icmp, ipv4, transport
+from pylvs.tables import connections, marks, paths, servers, services
+from pylvs.tables.addresses import destination_of, set_ends, source_of
+from pylvs.wire import checksum, ethernet, icmp, ip, ipv4, ipv6, transport
 from pylvs.wire.memory import load_u8, load_u16, load_u32, load_u48
 
 _LOOPBACK: Final = 127
 _MULTICAST_BEGIN: Final = 224
 _CLASS_E_BEGIN: Final = 240
 _LIMITED_BROADCAST: Final = 0xFFFF_FFFF
+_MULTICAST_IPV6: Final = 0xFF
 _NO_PORT: Final = -1
 _AHEAD: Final = 4  # frames; memory is this far away while one is parsed
 
@@ -78,8 +80,12 @@ def _parse_frame(tables, memory, frame, now_ms):
             frame.reason = Reason.OTHER_HOST
     elif destination != port.mac and not port.raw_ip:
         frame.reason = Reason.OTHER_HOST
+        if ethertype == ethernet.IPV6 and discovery.is_multicast_mac(destination):
+            _parse_ipv6(tables, memory, frame, True, now_ms)
     elif ethertype == ethernet.IPV4:
         _parse_ipv4(tables, memory, frame, now_ms)
+    elif ethertype == ethernet.IPV6:
+        _parse_ipv6(tables, memory, frame, False, now_ms)
     elif ethertype == ethernet.VLAN or ethertype == ethernet.VLAN_SERVICE:
         frame.reason = Reason.TAGGED
     else:
@@ -94,44 +100,98 @@ def _drop(frame, reason):
 
 @compiled
 def _parse_ipv4(tables, memory, frame, now_ms):
-    ip = frame.offset + ethernet.HEADER_SIZE
+    at = frame.offset + ethernet.HEADER_SIZE
     room = frame.length - ethernet.HEADER_SIZE
     if room < ipv4.HEADER_SIZE:
         _drop(frame, Reason.TRUNCATED)
         return
-    header = ipv4.header_size(memory, ip)
-    size = load_u16(memory, ip + ipv4.TOTAL_LENGTH)
-    if load_u8(memory, ip) >> 4 != 4 or header < ipv4.HEADER_SIZE or size < header:
+    header = ipv4.header_size(memory, at)
+    size = load_u16(memory, at + ipv4.TOTAL_LENGTH)
+    if load_u8(memory, at) >> 4 != 4 or header < ipv4.HEADER_SIZE or size < header:
         _drop(frame, Reason.BAD_HEADER)
         return
     if size > room:
         _drop(frame, Reason.TRUNCATED)
         return
-    if not checksum.is_header_sound(memory, ip, header):
+    if not checksum.is_header_sound(memory, at, header):
         _drop(frame, Reason.BAD_HEADER)
         return
     frame.family = 4
-    frame.ip = ip
-    frame.transport = ip + header
+    frame.ip = at
+    frame.transport = at + header
     frame.packet_size = size
     frame.length = ethernet.HEADER_SIZE + size  # without the link's padding
-    frame.protocol = load_u8(memory, ip + ipv4.PROTOCOL)
-    frame.source = load_u32(memory, ip + ipv4.SOURCE)
-    frame.destination = load_u32(memory, ip + ipv4.DESTINATION)
-    if not _may_send(frame.source) or (
-        tables.director[0].hosted and paths.delivery_of(tables, frame.source, 0) == LOCAL_DELIVERY
-    ):
+    frame.protocol = load_u8(memory, at + ipv4.PROTOCOL)
+    frame.source = load_u32(memory, at + ipv4.SOURCE)
+    frame.destination = load_u32(memory, at + ipv4.DESTINATION)
+    if not _may_send(frame.source) or _is_from_here(tables, frame):
         _drop(frame, Reason.MARTIAN)
         return
-    is_fragment = ipv4.is_fragment(memory, ip)
+    is_fragment = ipv4.is_fragment(memory, at)
     if (
         header > ipv4.HEADER_SIZE or is_fragment or tables.director[0].mark_rule_count
-    ) and not _parse_unusual(tables, memory, frame, is_fragment, now_ms):
+    ) and not _parse_unusual(tables, memory, frame, header > ipv4.HEADER_SIZE, is_fragment, now_ms):
         return
     if frame.protocol == ipv4.ICMP:
         _parse_icmp(tables, memory, frame)
     else:
         _parse_transport(tables, memory, frame)
+
+
+@compiled
+def _is_from_here(tables, frame):
+    """Whether the source is the director's own, where it plays the host."""
+    if not tables.director[0].hosted:
+        return False
+    return paths.delivery_of(tables, source_of(frame), 0) == LOCAL_DELIVERY
+
+
+@apart
+def _parse_ipv6(tables, memory, frame, is_multicast, now_ms):
+    """Read an IPv6 packet; of those to many stations only neighbour discovery is for us."""
+    at = frame.offset + ethernet.HEADER_SIZE
+    room = frame.length - ethernet.HEADER_SIZE
+    if room < ipv6.HEADER_SIZE:
+        _drop(frame, Reason.TRUNCATED)
+        return
+    if not ip.is_version_6(memory, at):
+        _drop(frame, Reason.BAD_HEADER)
+        return
+    size = ipv6.size_of(memory, at)
+    if size > room:
+        _drop(frame, Reason.TRUNCATED)
+        return
+    frame.family = 6
+    frame.ip = at
+    frame.packet_size = size
+    frame.length = ethernet.HEADER_SIZE + size
+    set_ends(tables, frame, ip.source_of(memory, at), ip.destination_of(memory, at))
+    frame.protocol, frame.transport, fragment = ipv6.find_transport(memory, at, at + size)
+    if frame.protocol == ipv6.ICMP and fragment == 0 and discovery.receive(tables, memory, frame):
+        return
+    if is_multicast:
+        frame.reason = Reason.OTHER_HOST
+        return
+    if not _may_send_ipv6(source_of(frame)) or _is_from_here(tables, frame):
+        _drop(frame, Reason.MARTIAN)
+        return
+    if fragment:
+        frame.transport = fragment + ipv6.FRAGMENT_SIZE
+    has_options = load_u8(memory, at + ipv6.NEXT_HEADER) == ipv6.HOP_BY_HOP
+    if (has_options or fragment or tables.director[0].mark_rule_count) and not _parse_unusual(
+        tables, memory, frame, has_options, fragment != 0, now_ms
+    ):
+        return
+    if frame.protocol == ipv6.ICMP:
+        _parse_icmp(tables, memory, frame)
+    else:
+        _parse_transport(tables, memory, frame)
+
+
+@compiled
+def _may_send_ipv6(source):
+    """Whether an IPv6 address can be a sender's: not multicast, nor of ``::/96``."""
+    return (source[0] >> 56) & 0xFF != _MULTICAST_IPV6 and not ip.is_ipv4(source)
 
 
 @compiled
@@ -144,21 +204,19 @@ def _may_send(source):
 
 
 @apart
-def _parse_unusual(tables, memory, frame, is_fragment, now_ms):
+def _parse_unusual(tables, memory, frame, has_options, is_fragment, now_ms):
     """Look after mark, options and fragments; return whether to go on with the frame."""
-    port = _NO_PORT
-    later = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET
-    if not later and frame.packet_size >= frame.transport - frame.ip + 4:
-        port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
-    if tables.director[0].mark_rule_count:
-        frame.mark = marks.mark_of(tables, frame.protocol, frame.source, frame.destination, port)
-    frame.delivery = paths.delivery_of(tables, frame.destination, frame.mark)
-    has_options = frame.transport - frame.ip > ipv4.HEADER_SIZE
+    if tables.director[0].mark_rule_count and not (is_fragment and frame.family == 6):
+        _mark(tables, memory, frame)
+    frame.delivery = paths.delivery_of(tables, destination_of(frame), frame.mark)
     if (has_options or is_fragment) and not _is_directors(tables, frame):
         frame.reason = Reason.NOT_OURS  # the host looks after them itself
         return False
     if has_options:
-        bad = options.receive(tables, memory, frame, now_ms)
+        if frame.family == 6:
+            bad = extensions.receive(memory, frame)
+        else:
+            bad = options.receive(tables, memory, frame, now_ms)
         if bad == options.SOURCE_ROUTED:
             _drop(frame, Reason.OPTIONS)
             return False
@@ -166,18 +224,38 @@ def _parse_unusual(tables, memory, frame, is_fragment, now_ms):
             _drop(frame, Reason.BAD_OPTIONS)
             frame.server = bad
             return False
-    return not is_fragment or _gather(tables, memory, frame, now_ms)
+    if not is_fragment:
+        return True
+    if frame.family == 4:
+        return _gather(tables, memory, frame, now_ms)
+    if not fragments.receive(tables, memory, frame, now_ms):
+        return False
+    if tables.director[0].mark_rule_count:  # which see the whole packet
+        _mark(tables, memory, frame)
+        frame.delivery = paths.delivery_of(tables, destination_of(frame), frame.mark)
+    return True
+
+
+@compiled
+def _mark(tables, memory, frame):
+    """Give the packet its firewall mark."""
+    port = _NO_PORT
+    later = frame.family == 4 and load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.FRAGMENT_OFFSET
+    if not later and frame.packet_size >= frame.transport - frame.ip + 4:
+        port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
+    source, destination = source_of(frame), destination_of(frame)
+    frame.mark = marks.mark_of(tables, frame.family, frame.protocol, source, destination, port)
 
 
 @compiled
 def _is_directors(tables, frame):
     """Whether no host stack sees the frame as well: it is a VIP's, or claimed from a server."""
     director = tables.director[0]
-    if director.hosted or paths.own_row(tables, frame.destination) != NONE:
+    if director.hosted or paths.own_row(tables, destination_of(frame)) != NONE:
         return True
     if frame.mark and director.mark_count:
         return True
-    return frame.delivery & LOCAL_DELIVERY == 0 and servers.is_sender(tables, frame.source)
+    return frame.delivery & LOCAL_DELIVERY == 0 and servers.is_sender(tables, source_of(frame))
 
 
 @compiled
@@ -188,19 +266,20 @@ def _gather(tables, memory, frame, now_ms):
     tracked = frame.protocol == ipv4.ICMP or (
         transport.header_size_min(frame.protocol) != transport.UNTRACKED
     )
-    if not tracked or tables.director[0].service_count == 0:
+    if not tracked or not services.has_any(tables, 4):
         frame.reason = Reason.NOT_OURS
         return False
     # A router looks at each fragment before it is put together with the others.
     if load_u8(memory, frame.ip + ipv4.TTL) <= 1:
         _drop(frame, Reason.TIME_EXCEEDED)
         return False
-    path = paths.find(tables, frame.destination)
+    destination = destination_of(frame)
+    path = paths.find(tables, destination)
     if path == NONE:
         _drop(frame, Reason.NO_ROUTE)
         return False
     df = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
-    if df and frame.packet_size > paths.router_mtu(tables, path, frame.destination, now_ms):
+    if df and frame.packet_size > paths.router_mtu(tables, path, destination, now_ms):
         _drop(frame, Reason.TOO_BIG)
         return False
     ipv4.decrement_ttl(memory, frame.ip)
@@ -216,19 +295,29 @@ def _parse_icmp(tables, memory, frame):
     frame.reason = Reason.NOT_OURS
     if frame.packet_size < frame.transport - frame.ip + icmp.HEADER_SIZE:
         return
-    if icmp.is_relatable(load_u8(memory, frame.transport + icmp.TYPE)):
-        frame.delivery = frame.delivery or paths.delivery_of(tables, frame.destination, frame.mark)
+    if _is_relatable(frame.family, load_u8(memory, frame.transport + icmp.TYPE)):
+        frame.delivery = frame.delivery or paths.delivery_of(
+            tables, destination_of(frame), frame.mark
+        )
         quoted = related.read_quote(tables, memory, frame)
         if quoted == related.FLOW:
             frame.verdict = Verdict.MATCH
-        elif quoted == related.PORTLESS and _schedules_errors(tables):
+        elif quoted == related.PORTLESS and _schedules_errors(tables, frame.family):
             _drop(frame, Reason.TRUNCATED)
 
 
 @compiled
-def _schedules_errors(tables):
+def _is_relatable(family, type_):
+    """Whether IPVS relates this type of ICMP to the connection it quotes; of ICMPv6: any error."""
+    if family == 6:
+        return type_ < icmp.V6_INFORMATION_BEGIN
+    return icmp.is_relatable(type_)
+
+
+@compiled
+def _schedules_errors(tables, family):
     """Whether an error about no connection would open one, and must be able to."""
-    return tables.director[0].schedule_icmp and tables.director[0].service_count
+    return tables.director[0].schedule_icmp and services.has_any(tables, family)
 
 
 @compiled
@@ -264,8 +353,8 @@ def _read_ports(memory, frame):
 @apart
 def _lose_portless(tables, frame):
     """A packet without even ports: nobody's, but a router sends it on."""
-    delivery = paths.delivery_of(tables, frame.destination, frame.mark)
-    if delivery == LOCAL_DELIVERY and tables.director[0].service_count:
+    delivery = paths.delivery_of(tables, destination_of(frame), frame.mark)
+    if delivery == LOCAL_DELIVERY and services.has_any(tables, frame.family):
         _drop(frame, Reason.TRUNCATED)
     else:
         frame.reason = Reason.NOT_OURS

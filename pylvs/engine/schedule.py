@@ -14,6 +14,7 @@ from pylvs.engine.track import count_request, count_unanswered, leave_to_host
 from pylvs.frames import NONE, SHORT, Reason, Verdict
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, defence, expiry, paths, servers, services, states
+from pylvs.tables.addresses import address_of, destination_of, key_of, source_of
 from pylvs.tables.layouts import (
     BYPASS,
     FLAG_NO_OUTPUT,
@@ -24,7 +25,7 @@ from pylvs.tables.layouts import (
     ONE_PACKET,
     PERSISTENT,
 )
-from pylvs.wire import ipv4, transport
+from pylvs.wire import ip, ipv4, transport
 
 DECIDED: Final = -4
 """In the place of a server: the frame has its verdict, or its connection."""
@@ -104,7 +105,7 @@ def connect(tables, frame, server_row, now_ms):
 def _refuse(tables, frame, service, now_ms):
     """There is a service and no server for the packet (ip_vs_core.c, ip_vs_leave)."""
     if tables.director[0].cache_bypass and service.mark and frame.quotes == 0:
-        path = paths.find(tables, frame.destination)
+        path = paths.find(tables, destination_of(frame))
         if path != NONE and tables.paths[path].kind != LOCAL_ADDRESS:
             _bypass(tables, frame, service, now_ms)
             return
@@ -126,20 +127,22 @@ def _bypass(tables, frame, service, now_ms):
     entry.server_address = 0
     entry.server_port = 0
     entry.control = NONE
-    entry.conn_flags = BYPASS
-    _fill_client(frame, entry)
+    _fill_client(tables, frame, row)
+    flags = BYPASS | connections.kind_of(frame)
     if service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
-        entry.conn_flags = BYPASS | FLAG_ONE_PACKET
+        flags |= FLAG_ONE_PACKET
+    entry.conn_flags = flags
     connections.insert(tables, row, now_ms)
     count_request(tables, frame, row, now_ms)
     _forget_one_packet(tables, row)
 
 
 @compiled
-def _fill_client(frame, entry):
-    entry.client_address = frame.source
+def _fill_client(tables, frame, row):
+    kind = connections.kind_of(frame)
+    connections.set_ends(tables, row, source_of(frame), destination_of(frame), kind)
+    entry = tables.connections[row]
     entry.client_port = frame.source_port
-    entry.virtual_address = frame.destination
     entry.virtual_port = frame.destination_port
     entry.protocol = frame.protocol
     entry.state = states.NO
@@ -163,12 +166,12 @@ def _open(tables, frame, service, server_row, server_port, template_row, now_ms)
         return
     server = tables.servers[server_row]
     entry = tables.connections[row]
-    _fill_client(frame, entry)
+    _fill_client(tables, frame, row)
     entry.server = server_row
-    entry.server_address = server.address
+    entry.server_address = key_of(tables, address_of(server))
     entry.server_port = server_port if server_port else frame.destination_port
     entry.control = template_row
-    flags = _flags_of(server)
+    flags = _flags_of(server) | connections.kind_of(frame)
     if service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
         flags |= FLAG_ONE_PACKET
     entry.conn_flags = flags
@@ -197,8 +200,15 @@ def _template_protocol(frame, service):
 @compiled
 def _template_address(frame, service):
     if frame.destination_port != service.port and service.mark:
-        return int64(service.mark)
-    return frame.destination
+        return ip.from_ipv4(service.mark)
+    return destination_of(frame)
+
+
+@compiled
+def _masked_client(frame, service):
+    """Return the client's address as far as the service tells clients apart."""
+    source = source_of(frame)
+    return source[0] & service.netmask_high, source[1] & service.netmask_low
 
 
 @compiled
@@ -214,9 +224,10 @@ def _follows_template(tables, frame, service, now_ms):
     found = connections.find_template(
         tables,
         _template_protocol(frame, service),
-        frame.source & int64(service.netmask),
+        _masked_client(frame, service),
         _template_address(frame, service),
         _template_port(frame, service),
+        connections.kind_of(frame),
     )
     row = connections.live(tables, found, now_ms)
     if row == NONE or not _is_valid(tables, row):
@@ -248,11 +259,11 @@ def _open_with_template(tables, frame, service, server_row, now_ms):
     server = tables.servers[server_row]
     template = tables.connections[row]
     port = _template_port(frame, service)
-    template.client_address = frame.source & int64(service.netmask)
+    client, virtual = _masked_client(frame, service), _template_address(frame, service)
+    connections.set_ends(tables, row, client, virtual, connections.kind_of(frame))
     template.client_port = 0
-    template.virtual_address = _template_address(frame, service)
     template.virtual_port = port
-    template.server_address = server.address
+    template.server_address = key_of(tables, address_of(server))
     template.server_port = server.port if port else 0
     template.protocol = _template_protocol(frame, service)
     template.state = states.TEMPLATE_NONE
@@ -260,7 +271,7 @@ def _open_with_template(tables, frame, service, server_row, now_ms):
     template.control = NONE
     template.controls = 0
     template.in_packets = 0
-    template.conn_flags = _flags_of(server) | FLAG_TEMPLATE
+    template.conn_flags = _flags_of(server) | FLAG_TEMPLATE | connections.kind_of(frame)
     template.timeout_ms = service.persistent_ms
     connections.insert(tables, row, now_ms)
     _open_under(tables, frame, service, row, now_ms)

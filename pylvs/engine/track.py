@@ -13,6 +13,7 @@ from pylvs.frames import (
 )
 from pylvs.jit import compiled
 from pylvs.tables import connections, expiry, paths, servers, states
+from pylvs.tables.addresses import destination_of
 from pylvs.tables.layouts import (
     FLAG_NO_OUTPUT,
     FLAG_ONE_PACKET,
@@ -25,7 +26,7 @@ from pylvs.wire import ipv4
 def is_local(tables, frame):
     """Whether the packet is addressed to the director; where a host stack is, marks decide too."""
     if frame.delivery & DELIVERY_MASK == UNDECIDED:
-        frame.delivery |= paths.delivery_of(tables, frame.destination, frame.mark)
+        frame.delivery |= paths.delivery_of(tables, destination_of(frame), frame.mark)
     if frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY:
         return True
     director = tables.director[0]

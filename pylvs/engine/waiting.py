@@ -9,7 +9,7 @@ from pylvs.forwarding import born
 from pylvs.frames import NONE, Reason
 from pylvs.jit import compiled
 from pylvs.tables.layouts import KNOWN
-from pylvs.wire import ethernet, icmp
+from pylvs.wire import ethernet, icmp, ip
 
 WAIT_MS: Final = 5_000
 """The longest a frame waits, should nobody tell that its next hop does not answer: Linux gives up
@@ -47,7 +47,8 @@ def release(tables, memory, frames, count, now_ms):
 @compiled
 def _let_go(tables, memory, frames, count, held, neighbour):
     leaving = frames[born.new_row(tables, count)]
-    born.clear(leaving)
+    wide = ip.is_version_6(memory, held.offset + ethernet.HEADER_SIZE)
+    born.clear(leaving, 6 if wide else 4)
     leaving.offset = held.offset
     leaving.length = held.length
     leaving.port_out = held.port_out
@@ -58,4 +59,5 @@ def _let_go(tables, memory, frames, count, held, neighbour):
     leaving.segment_header = held.segment_header
     leaving.reason = Reason.RELEASED
     port = tables.ports[held.port_out]
-    ethernet.write(memory, leaving.offset, neighbour.mac, port.mac, ethernet.IPV4)
+    ethertype = ethernet.IPV6 if wide else ethernet.IPV4
+    ethernet.write(memory, leaving.offset, neighbour.mac, port.mac, ethertype)

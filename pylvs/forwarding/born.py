@@ -31,7 +31,7 @@ def new_row(tables, count):
 
 
 @compiled
-def clear(frame):
+def clear(frame, family):
     """Make the row a frame that leaves, without a connection, offloads or a story."""
     frame.port_in = NONE
     frame.slot = NONE
@@ -40,7 +40,7 @@ def clear(frame):
     frame.segment_kind = 0
     frame.segment_size = 0
     frame.segment_header = 0
-    frame.family = 4
+    frame.family = family
     frame.connection = NONE
     frame.mark = 0
     frame.delivery = UNDECIDED
@@ -54,7 +54,7 @@ def clear(frame):
 
 
 @compiled
-def new(tables, frames, count, size):
+def new(tables, frames, count, size, family):
     """Return the row of a new frame of ``size`` bytes, or ``NONE`` when there is no room."""
     if not has_room(tables, frames, count, 1, size):
         tables.reasons[Reason.SCRATCH_FULL] += 1
@@ -62,7 +62,7 @@ def new(tables, frames, count, size):
     director = tables.director[0]
     row = new_row(tables, count)
     frame = frames[row]
-    clear(frame)
+    clear(frame, family)
     frame.offset = director.scratch_begin + director.scratch_used + HEADROOM
     frame.length = size
     director.scratch_used += _step(size)

@@ -10,7 +10,8 @@ from numpy import int64
 
 from pylvs.frames import SHORT
 from pylvs.jit import apart, compiled
-from pylvs.wire import crc32c, ipv4, transport
+from pylvs.tables import connections
+from pylvs.wire import checksum, ip, ipv4, ipv6, transport
 from pylvs.wire.checksum import adjust, adjust_partial, difference_u16, difference_u32
 from pylvs.wire.memory import load_u16, load_u32, store_u16, store_u32
 
@@ -25,42 +26,55 @@ def is_impossible(frame):
 
 
 @compiled
-def translate_request(memory, frame, entry):
+def translate_request(tables, memory, frame, entry):
     """Rewrite VIP:vport to RIP:rport."""
-    _translate(
-        memory,
-        frame,
-        ipv4.DESTINATION,
-        transport.DESTINATION_PORT,
-        int64(entry.server_address),
-        int64(entry.server_port),
-    )
+    port_field, port = transport.DESTINATION_PORT, int64(entry.server_port)
+    if frame.family == 4:
+        address = int64(entry.server_address)
+        difference = _replace_ipv4(memory, frame.ip, ipv4.DESTINATION, address)
+    else:
+        wide = connections.server_of(tables, frame.connection)
+        difference = _replace_ipv6(memory, frame.ip + ipv6.DESTINATION, wide)
+    _translate(memory, frame, port_field, port, difference)
 
 
 @compiled
-def translate_reply(memory, frame, entry):
+def translate_reply(tables, memory, frame, entry):
     """Rewrite RIP:rport to VIP:vport."""
-    _translate(
-        memory,
-        frame,
-        ipv4.SOURCE,
-        transport.SOURCE_PORT,
-        int64(entry.virtual_address),
-        int64(entry.virtual_port),
-    )
+    port_field, port = transport.SOURCE_PORT, int64(entry.virtual_port)
+    if frame.family == 4:
+        address = int64(entry.virtual_address)
+        difference = _replace_ipv4(memory, frame.ip, ipv4.SOURCE, address)
+    else:
+        wide = connections.virtual_of(tables, frame.connection)
+        difference = _replace_ipv6(memory, frame.ip + ipv6.SOURCE, wide)
+    _translate(memory, frame, port_field, port, difference)
 
 
 @compiled
-def _translate(memory, frame, address_field, port_field, address, port):
-    ip, header = frame.ip, frame.transport
-    old_address = load_u32(memory, ip + address_field)
-    old_port = load_u16(memory, header + port_field)
-    store_u32(memory, ip + address_field, address)
-    store_u16(memory, header + port_field, port)
-    header_sum = load_u16(memory, ip + ipv4.CHECKSUM)
-    difference = difference_u32(old_address, address)
-    store_u16(memory, ip + ipv4.CHECKSUM, adjust(header_sum, difference))
+def _replace_ipv4(memory, header, field, address):
+    """Write an address into an IPv4 header; return the difference it makes to checksums."""
+    difference = difference_u32(load_u32(memory, header + field), address)
+    store_u32(memory, header + field, address)
+    header_sum = load_u16(memory, header + ipv4.CHECKSUM)
+    store_u16(memory, header + ipv4.CHECKSUM, adjust(header_sum, difference))
+    return difference
 
+
+@compiled
+def _replace_ipv6(memory, at, address):
+    """Write an address into an IPv6 header likewise."""
+    difference = ip.difference(ip.load_wide(memory, at), address)
+    ip.store_wide(memory, at, address)
+    return difference
+
+
+@compiled
+def _translate(memory, frame, port_field, port, difference):
+    """Write a port, and mend the checksum for it and for the address."""
+    header = frame.transport
+    old_port = load_u16(memory, header + port_field)
+    store_u16(memory, header + port_field, port)
     protocol = frame.protocol
     if protocol == ipv4.SCTP:
         if port != old_port:
@@ -92,6 +106,6 @@ def _mend_sctp(memory, frame):
     header = frame.transport
     store_u32(memory, header + transport.SCTP_CHECKSUM, 0)
     size = frame.packet_size - (header - frame.ip)
-    crc = ~crc32c.add(memory, header, size, crc32c.BEGIN) & 0xFFFF_FFFF
+    crc = ~checksum.add_crc32c(memory, header, size, checksum.CRC32C_BEGIN) & 0xFFFF_FFFF
     for i in range(4):
         memory[header + transport.SCTP_CHECKSUM + i] = (crc >> 8 * i) & 0xFF

@@ -10,12 +10,13 @@ from typing import Final
 from pylvs.forwarding import born
 from pylvs.frames import Reason
 from pylvs.jit import compiled
-from pylvs.wire import ethernet, ipv4, transport
-from pylvs.wire.checksum import add, fold, of_header
+from pylvs.wire import ethernet, ip, ipv4, transport
+from pylvs.wire.checksum import add, fold
 from pylvs.wire.memory import copy, load_u8, load_u16, load_u32, store_u16, store_u32
 
 GSO_NONE: Final = 0  # linux/virtio_net.h, VIRTIO_NET_HDR_GSO_*
 GSO_TCPV4: Final = 1
+GSO_TCPV6: Final = 4
 GSO_UDP_L4: Final = 5
 GSO_ECN: Final = 0x80
 
@@ -59,7 +60,7 @@ def can_cut(memory, frame):
     if frame.segment_size <= 0 or headers_size(memory, frame) >= frame.length:
         return False
     if frame.protocol == ipv4.TCP:
-        return kind == GSO_TCPV4
+        return kind == (GSO_TCPV4 if frame.family == 4 else GSO_TCPV6)
     return kind == GSO_UDP_L4
 
 
@@ -77,7 +78,7 @@ def cut(tables, memory, frames, count, frame):
         return False
     for piece in range(pieces):
         size = min(frame.segment_size, payload - piece * frame.segment_size)
-        row = born.new(tables, frames, count, header + size)
+        row = born.new(tables, frames, count, header + size, frame.family)
         segment = frames[row]
         body = frame.offset + header + piece * frame.segment_size
         copy(memory, segment.offset, frame.offset, header)
@@ -85,7 +86,6 @@ def cut(tables, memory, frames, count, frame):
         segment.port_in = frame.port_in
         segment.connection = frame.connection
         segment.protocol = frame.protocol
-        segment.family = frame.family
         segment.ip = segment.offset + (frame.ip - frame.offset)
         segment.transport = segment.offset + (frame.transport - frame.offset)
         segment.packet_size = segment.length - ethernet.HEADER_SIZE
@@ -97,14 +97,13 @@ def cut(tables, memory, frames, count, frame):
 @compiled
 def _write_headers(memory, segment, piece, sent, is_last):
     """Make the copied headers those of one segment, as a network card would."""
-    ip, header = segment.ip, segment.transport
-    store_u16(memory, ip + ipv4.TOTAL_LENGTH, segment.packet_size)
-    identification = load_u16(memory, ip + ipv4.IDENTIFICATION) + piece
-    store_u16(memory, ip + ipv4.IDENTIFICATION, identification & 0xFFFF)
-    store_u16(memory, ip + ipv4.CHECKSUM, 0)
-    store_u16(memory, ip + ipv4.CHECKSUM, of_header(memory, ip, header - ip))
-
-    size = segment.packet_size - (header - ip)
+    header = segment.transport
+    ip.set_size(memory, segment.ip, segment.packet_size)
+    if segment.family == 4:
+        identification = load_u16(memory, segment.ip + ipv4.IDENTIFICATION) + piece
+        store_u16(memory, segment.ip + ipv4.IDENTIFICATION, identification & 0xFFFF)
+        ipv4.mend_checksum(memory, segment.ip)
+    size = segment.packet_size - (header - segment.ip)
     if segment.protocol == ipv4.TCP:
         sequence = load_u32(memory, header + transport.SEQUENCE) + sent
         store_u32(memory, header + transport.SEQUENCE, sequence & 0xFFFF_FFFF)
@@ -118,4 +117,5 @@ def _write_headers(memory, segment, piece, sent, is_last):
         store_u16(memory, header + transport.UDP_LENGTH, size)
     field = header + transport.checksum_field(segment.protocol)
     store_u16(memory, field, 0)
-    store_u16(memory, field, transport.full_checksum(memory, ip, header, segment.protocol, size))
+    result = transport.full_checksum(memory, segment.ip, header, segment.protocol, size)
+    store_u16(memory, field, result)

@@ -9,7 +9,7 @@ from pylvs.frames import HEADROOM, NONE, Reason, Verdict
 from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours, paths
 from pylvs.tables.layouts import HELD_PER_HOP, HELD_SLOT, KNOWN, UNICAST
-from pylvs.wire import ethernet
+from pylvs.wire import ethernet, ip, ipv6
 from pylvs.wire.memory import copy
 
 
@@ -31,7 +31,8 @@ def send(tables, memory, frames, count, frame, path_row, neighbour_row, mtu, now
     neighbour = tables.neighbours[neighbour_row]
     port = tables.ports[neighbour.port]
     frame.port_out = neighbour.port
-    ethernet.write(memory, frame.offset, neighbour.mac, port.mac, ethernet.IPV4)
+    ethertype = ethernet.IPV6 if ip.is_version_6(memory, frame.ip) else ethernet.IPV4
+    ethernet.write(memory, frame.offset, neighbour.mac, port.mac, ethertype)
     frame.verdict = Verdict.TRANSMIT
     may_be_cut = frame.segment_kind == 0 and (frame.packet_size > mtu or frame.fragment_max)
     if may_be_cut and _send_pieces(
@@ -46,11 +47,14 @@ def send(tables, memory, frames, count, frame, path_row, neighbour_row, mtu, now
 def _send_pieces(tables, memory, frames, count, frame, neighbour_row, mtu, now_ms):
     """Let fragments of the frame leave in its place; return False if it fits as it is.
 
-    A packet that came in fragments leaves in fragments no larger than those.
+    A packet that came in fragments leaves in fragments no larger than those, but for IPv6's least
+    MTU.
     """
     limit = min(frame.fragment_max, mtu) if frame.fragment_max else mtu
     if frame.packet_size <= limit:
         return False
+    if frame.fragment_max and ip.is_version_6(memory, frame.ip):
+        limit = max(limit, ipv6.MTU_MIN)
     segments.finish_checksum(memory, frame)
     first = count + tables.director[0].born
     if not pieces.cut(tables, memory, frames, count, frame, limit):
@@ -66,7 +70,7 @@ def _send_pieces(tables, memory, frames, count, frame, neighbour_row, mtu, now_m
 
 @apart
 def send_to(tables, memory, frames, count, frame, address, now_ms):
-    """Route a finished packet to ``address`` and send it there."""
+    """Route a finished packet to ``address``, a pair, and send it there."""
     path_row = paths.find(tables, address)
     if path_row == NONE or tables.paths[path_row].kind != UNICAST:
         discard(frame, Reason.NO_ROUTE)

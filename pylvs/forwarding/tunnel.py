@@ -1,25 +1,24 @@
 """Tunneling (``-i``): the packet leaves inside another.
 
-    | Ethernet | IPv4 director -> server             | IPv4 client -> VIP | ...    IPIP  RFC 2003
-    | Ethernet | IPv4 director -> server | UDP | GUE | IPv4 client -> VIP | ...    GUE
-    | Ethernet | IPv4 director -> server | GRE       | IPv4 client -> VIP | ...    GRE   RFC 2784
+    | Ethernet | IP director -> server             | IP client -> VIP | ...    IPIP  RFC 2003, 2473
+    | Ethernet | IP director -> server | UDP | GUE | IP client -> VIP | ...    GUE
+    | Ethernet | IP director -> server | GRE       | IP client -> VIP | ...    GRE   RFC 2784
 
-The outer header as Linux makes it: TTL of the inner after its decrement, DSCP and ECN of the inner
-but for "congestion experienced", which leaves as ECT(0) (RFC 3168, section 9.1.1), DF copied, and
-an identification of 0 when DF is set.
+Either IP is of either version.  The outer header as Linux makes it: TTL of the inner after its
+decrement, DSCP and ECN of the inner but for "congestion experienced", which leaves as ECT(0) (RFC
+3168, section 9.1.1), DF copied from IPv4 to IPv4, and an identification of 0 when DF is set.
 """
 
 from typing import Final
 
-from numpy import int64
-
 from pylvs.frames import HEADROOM
 from pylvs.jit import compiled
+from pylvs.tables.addresses import address_of
 from pylvs.tables.layouts import GRE, GUE, TUNNEL_CHECKSUM, TUNNEL_REMOTE_CHECKSUM
-from pylvs.wire import ethernet, gre, gue, ipv4, transport
-from pylvs.wire.memory import load_u8, load_u16, store_u16
+from pylvs.wire import ethernet, gre, gue, ip, ipv4, ipv6, transport
+from pylvs.wire.memory import load_u16, store_u16
 
-OVERHEAD_MAX: Final = ipv4.HEADER_SIZE + gue.SIZE
+OVERHEAD_MAX: Final = ipv6.HEADER_SIZE + gue.SIZE
 assert OVERHEAD_MAX <= HEADROOM
 
 _CONGESTION_EXPERIENCED: Final = 3
@@ -36,14 +35,32 @@ def outer_tos(tos):
 
 
 @compiled
+def _is_wide(server):
+    """Whether the outer header is IPv6's."""
+    return not ip.is_ipv4(address_of(server))
+
+
+@compiled
+def _outer_size(server):
+    return ipv6.HEADER_SIZE if _is_wide(server) else ipv4.HEADER_SIZE
+
+
+@compiled
 def overhead(server):
     """Return the bytes that the server's kind of tunnel puts in front of a packet."""
+    size = _outer_size(server)
     if server.tunnel_type == GUE:
-        return ipv4.HEADER_SIZE + gue.SIZE
+        return size + gue.SIZE
     if server.tunnel_type == GRE:
         checked = server.tunnel_flags & TUNNEL_CHECKSUM
-        return ipv4.HEADER_SIZE + gre.SIZE + (gre.CHECKSUM_SIZE if checked else 0)
-    return ipv4.HEADER_SIZE
+        return size + gre.SIZE + (gre.CHECKSUM_SIZE if checked else 0)
+    return size
+
+
+@compiled
+def mtu_min(server):
+    """Return the MTU below which a path is of no use to a tunnel (RFC 791, RFC 8200)."""
+    return ipv6.MTU_MIN if _is_wide(server) else ipv4.MTU_MIN
 
 
 @compiled
@@ -52,21 +69,27 @@ def encapsulate(tables, memory, frame, server, source):
     inner, size = frame.ip, frame.packet_size
     added = overhead(server)
     outer = inner - added
-    protocol = ipv4.IPIP
+    body = outer + _outer_size(server)
+    carried = protocol = ipv6.IPV6 if frame.family == 6 else ipv4.IPIP
     if server.tunnel_type == GUE:
         protocol = ipv4.UDP
-        gue.write(memory, outer + ipv4.HEADER_SIZE, _flow_port(frame), server.tunnel_port, size)
+        gue.write(memory, body, _flow_port(frame), server.tunnel_port, carried, size)
     elif server.tunnel_type == GRE:
         protocol = ipv4.GRE
-        checked = server.tunnel_flags & TUNNEL_CHECKSUM
-        gre.write(memory, outer + ipv4.HEADER_SIZE, checked, size)
-    _write_outer(tables, memory, inner, outer, size + added, protocol, source, server)
+        ethertype = ethernet.IPV6 if frame.family == 6 else ethernet.IPV4
+        gre.write(memory, body, ethertype, server.tunnel_flags & TUNNEL_CHECKSUM, size)
+    tos = outer_tos(ip.traffic_class(memory, inner))
+    hops = ip.hops_left(memory, inner)
+    if _is_wide(server):
+        to = address_of(server)
+        ipv6.write(memory, outer, tos, size + added, protocol, hops, source, to)
+    else:
+        _write_ipv4(tables, memory, frame, outer, tos, size + added, hops, protocol, source, server)
     if server.tunnel_type == GUE and server.tunnel_flags & (
         TUNNEL_CHECKSUM | TUNNEL_REMOTE_CHECKSUM
     ):
-        udp = outer + ipv4.HEADER_SIZE
-        whole = transport.full_checksum(memory, outer, udp, ipv4.UDP, gue.SIZE + size)
-        store_u16(memory, udp + transport.UDP_CHECKSUM, whole)
+        whole = transport.full_checksum(memory, outer, body, ipv4.UDP, gue.SIZE + size)
+        store_u16(memory, body + transport.UDP_CHECKSUM, whole)
     frame.ip = outer
     frame.packet_size = size + added
     frame.offset = outer - ethernet.HEADER_SIZE
@@ -87,11 +110,11 @@ def _flow_port(frame):
 
 
 @compiled
-def _write_outer(tables, memory, inner, outer, size, protocol, source, server):
+def _write_ipv4(tables, memory, frame, outer, tos, size, hops, protocol, source, server):
     director = tables.director[0]
-    fragment = load_u16(memory, inner + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
-    if not director.pmtu_disc:
-        fragment = 0
+    fragment = 0
+    if frame.family == 4 and director.pmtu_disc:
+        fragment = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
     identification = 0
     if not fragment:
         director.identification += 1
@@ -99,12 +122,12 @@ def _write_outer(tables, memory, inner, outer, size, protocol, source, server):
     ipv4.write(
         memory,
         outer,
-        outer_tos(load_u8(memory, inner + ipv4.TOS)),
+        tos,
         size,
         identification,
         fragment,
-        load_u8(memory, inner + ipv4.TTL),
+        hops,
         protocol,
-        source,
-        int64(server.address),
+        source[1],
+        server.address_low,
     )

@@ -1,7 +1,7 @@
 """What a host says to packets nobody on it waits for (net/ipv4: icmp.c, tcp_ipv4.c, udp.c).
 
     ping -> reply        timestamp request -> reply        closed TCP port -> reset
-    closed UDP port -> ICMP 3/3        a protocol nobody speaks -> ICMP 3/2
+    closed UDP port -> ICMP 3/3, ICMPv6 1/4        a protocol nobody speaks -> 3/2, 4/1
 
 A wrong checksum, or anything else to be wary of, gets silence.
 """
@@ -17,7 +17,7 @@ from pylvs.host.errors import compose_from_own
 from pylvs.host.resets import new_reset
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
-from pylvs.wire import checksum, ethernet, icmp, ipv4, transport
+from pylvs.wire import checksum, ethernet, icmp, ip, ipv4, ipv6, transport
 from pylvs.wire.memory import copy, load_u8, load_u16, load_u32, store_u32
 
 _OPTIONS_MAX: Final = 40
@@ -30,11 +30,14 @@ def answer(tables, memory, frames, count, frame, now_ms):
 
     A reset or an ICMP error, that is; any other answer has been sent.
     """
-    protocol = load_u8(memory, frame.ip + ipv4.PROTOCOL)
-    if protocol == ipv4.ICMP:
+    protocol = _protocol_of(memory, frame)
+    if protocol == ipv4.ICMP and frame.family == 4:
         _answer_icmp(tables, memory, frames, count, frame, now_ms)
         return SILENT
-    if protocol == ipv4.IGMP:
+    if protocol == ipv6.ICMP and frame.family == 6:
+        _answer_icmp_ipv6(tables, memory, frames, count, frame, now_ms)
+        return SILENT
+    if protocol == (ipv4.IGMP if frame.family == 4 else ipv6.NO_NEXT):
         discard(frame, Reason.DISCARDED)
         return SILENT
     code = icmp.PROTOCOL_UNREACHABLE
@@ -47,9 +50,30 @@ def answer(tables, memory, frames, count, frame, now_ms):
     if protocol == ipv4.TCP:
         return int64(new_reset(tables, memory, frames, count, frame, now_ms))
     type_, detail = icmp.UNREACHABLE, icmp.NO_DETAIL
+    if frame.family == 6 and code == icmp.PROTOCOL_UNREACHABLE:
+        detail = _place_of_protocol(memory, frame)
     return int64(
         compose_from_own(tables, memory, frames, count, frame, type_, code, detail, now_ms)
     )
+
+
+@compiled
+def _protocol_of(memory, frame):
+    """Return what the packet itself carries, whatever it quotes."""
+    if frame.family == 4:
+        return load_u8(memory, frame.ip + ipv4.PROTOCOL)
+    protocol, _, _ = ipv6.find_transport(memory, frame.ip, frame.ip + frame.packet_size)
+    return protocol
+
+
+@compiled
+def _place_of_protocol(memory, frame):
+    """Return where in an IPv6 packet the byte stands that names its protocol."""
+    at, tells = ipv6.find_fragmentable(memory, frame.ip, frame.ip + frame.packet_size)
+    while tells < frame.transport and at < frame.transport:
+        tells = at
+        at += (load_u8(memory, at + 1) + 1) << 3
+    return tells - frame.ip
 
 
 @compiled
@@ -64,7 +88,7 @@ def is_sound(memory, frame, protocol):
             return False
         size = claimed
         if load_u16(memory, frame.transport + transport.UDP_CHECKSUM) == 0:
-            return True
+            return frame.family == 4  # IPv6 asks for one (RFC 8200, section 8.1)
     if protocol == ipv4.TCP:
         header = transport.tcp_header_size(memory, frame.transport)
         if header < transport.TCP_HEADER_SIZE or header > size:
@@ -97,6 +121,34 @@ def _answer_icmp(tables, memory, frames, count, frame, now_ms):
         _reply(tables, memory, frames, count, frame, type_, Reason.TIMESTAMP, now_ms)
 
 
+@apart
+def _answer_icmp_ipv6(tables, memory, frames, count, frame, now_ms):
+    size = frame.packet_size - (frame.transport - frame.ip)
+    discard(frame, Reason.DISCARDED)
+    if size < icmp.HEADER_SIZE:
+        return
+    total = transport.pseudo_header(memory, frame.ip, ipv6.ICMP, size)
+    if checksum.fold(checksum.add(memory, frame.transport, size, total)) != 0xFFFF:
+        discard(frame, Reason.BAD_CHECKSUM)
+        return
+    if load_u8(memory, frame.transport + icmp.TYPE) != icmp.V6_ECHO:
+        return
+    traffic = ip.traffic_class(memory, frame.ip)
+    sender, source = ip.source_of(memory, frame.ip), ip.destination_of(memory, frame.ip)
+    frame.ip = frame.transport - ipv6.HEADER_SIZE
+    frame.offset = frame.ip - ethernet.HEADER_SIZE
+    frame.packet_size = ipv6.HEADER_SIZE + size
+    frame.length = ethernet.HEADER_SIZE + frame.packet_size
+    hops = ipv6.HOPS_DEFAULT
+    ipv6.write(memory, frame.ip, traffic, frame.packet_size, ipv6.ICMP, hops, source, sender)
+    rest = load_u32(memory, frame.transport + icmp.REST)
+    icmp.write_ipv6(memory, frame.ip, frame.transport, icmp.V6_ECHO_REPLY, 0, rest, size)
+    frame.fragment_max = 0
+    frame.checksum_start = 0
+    frame.reason = Reason.ECHO
+    send_to(tables, memory, frames, count, frame, sender, now_ms)
+
+
 @compiled
 def _learn_mtu(tables, memory, frame, size, now_ms):
     """Note the path MTU that an error about a UDP or ICMP packet of the director's own tells.
@@ -110,7 +162,7 @@ def _learn_mtu(tables, memory, frame, size, now_ms):
     protocol = load_u8(memory, quote + ipv4.PROTOCOL)
     if protocol == ipv4.UDP or protocol == ipv4.ICMP:
         mtu = load_u16(memory, frame.transport + icmp.REST + 2)
-        paths.learn_mtu(tables, load_u32(memory, quote + ipv4.DESTINATION), mtu, now_ms)
+        paths.learn_mtu(tables, ip.destination_of(memory, quote), mtu, now_ms)
 
 
 @compiled
@@ -154,16 +206,22 @@ def _reply(tables, memory, frames, count, frame, type_, reason, now_ms):
     frame.fragment_max = 0
     frame.checksum_start = 0
     frame.reason = reason
-    send_to(tables, memory, frames, count, frame, sender, now_ms)
+    to = ip.from_ipv4(sender)
+    send_to(tables, memory, frames, count, frame, to, now_ms)
 
 
 @compiled
 def is_ping_to_own(tables, memory, frame):
     """Whether the director answers though there is a host stack: a ping to its own VIP."""
-    row = paths.own_row(tables, frame.destination)
+    if frame.family == 0 or (frame.protocol != ipv4.ICMP and frame.protocol != ipv6.ICMP):
+        return False
+    row = paths.own_row(tables, ip.destination_of(memory, frame.ip))
     if row == NONE or not tables.own[row].answers_ping:
         return False
-    if load_u8(memory, frame.ip + ipv4.PROTOCOL) != ipv4.ICMP:
-        return False
     size = frame.packet_size - (frame.transport - frame.ip)
-    return size >= icmp.HEADER_SIZE and load_u8(memory, frame.transport + icmp.TYPE) == icmp.ECHO
+    if size < icmp.HEADER_SIZE:
+        return False
+    type_ = load_u8(memory, frame.transport + icmp.TYPE)
+    if frame.family == 6:
+        return frame.protocol == ipv6.ICMP and type_ == icmp.V6_ECHO
+    return frame.protocol == ipv4.ICMP and type_ == icmp.ECHO

@@ -1,4 +1,6 @@
-"""Fragments on the way in, put together again (RFC 791, RFC 5722; net/ipv4/ip_fragment.c).
+"""Fragments on the way in, put together again (RFC 791, RFC 5722, RFC 8200 section 4.5).
+
+(net/ipv4/ip_fragment.c, net/ipv6/netfilter/nf_conntrack_reasm.c)
 
     slot | HEADROOM | Ethernet | header of the first | payload, each fragment at its place ... |
 
@@ -16,6 +18,7 @@ from pylvs.frames import HEADROOM, NONE, ON_THE_WAY, Reason, Verdict
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections
+from pylvs.tables.addresses import destination_of, set_ends, source_of
 from pylvs.tables.layouts import (
     COMPLETE,
     FREE,
@@ -24,10 +27,11 @@ from pylvs.tables.layouts import (
     RUNS_LIMIT,
     TOKEN_BUCKETS,
 )
-from pylvs.wire import ethernet, icmp, ipv4, transport
+from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6, transport
 from pylvs.wire.memory import copy, load_u8, load_u16, store_u16
 
-_HEADER_MAX: Final = 60
+_HEADER_MAX: Final = 256  # IPv4's is 60, IPv6's has extensions
+_IPV6_TIME_MS: Final = 60_000  # net.netfilter.nf_conntrack_frag6_timeout
 _DISTANCE_MAX: Final = 64  # net.ipv4.ipfrag_max_dist
 _CE, _NOT_ECT = 8, 1  # 1 << ECN
 # 16 bits, one for each set of ECN fields: not-ECT beside any other is a mix that nobody sends
@@ -89,7 +93,13 @@ def _forget(tables, row):
 @compiled
 def _find(tables, memory, frame, now_ms):
     """Return the row of the frame's packet, made if need be; ``NONE`` when all are in use."""
-    identification = load_u16(memory, frame.ip + ipv4.IDENTIFICATION)
+    source, destination = source_of(frame), destination_of(frame)
+    if frame.family == 6:
+        fragment = frame.transport - ipv6.FRAGMENT_SIZE
+        identification, protocol = ipv6.identification_of(memory, fragment), 0
+    else:
+        identification = load_u16(memory, frame.ip + ipv4.IDENTIFICATION)
+        protocol = frame.protocol
     forwarded = 1 if frame.delivery == ON_THE_WAY else 0
     free = NONE
     for row in range(tables.reassembly.size):
@@ -98,23 +108,28 @@ def _find(tables, memory, frame, now_ms):
             free = row
         elif (
             packet.state == OPEN
-            and packet.source == frame.source
-            and packet.destination == frame.destination
+            and packet.source_low == source[1]
+            and packet.source_high == source[0]
+            and packet.destination_low == destination[1]
+            and packet.destination_high == destination[0]
             and packet.identification == identification
-            and packet.protocol == frame.protocol
+            and packet.protocol == protocol
             and packet.forwarded == forwarded
         ):
-            _check_distance(tables, packet, now_ms)
+            if frame.family == 4:
+                _check_distance(tables, packet, now_ms)
             return row
     if free != NONE:
         packet = tables.reassembly[free]
-        packet.source = frame.source
-        packet.destination = frame.destination
+        packet.source_high, packet.source_low = source
+        packet.destination_high, packet.destination_low = destination
         packet.identification = identification
-        packet.protocol = frame.protocol
+        packet.protocol = protocol
         packet.forwarded = forwarded
         tables.director[0].reassembly_count += 1
         _begin(tables, packet, now_ms)
+        if frame.family == 6:
+            packet.expires_ms = now_ms + _IPV6_TIME_MS
     return free
 
 
@@ -131,14 +146,19 @@ def _begin(tables, packet, now_ms):
     packet.ecn = 0
     packet.runs = 0
     packet.last_run = 0
-    ticket = int64(packet.source) * 0x61C8_8647 & 0xFFFF_FFFF
-    packet.ticket = tables.tickets[ticket % TOKEN_BUCKETS]
+    packet.ticket = tables.tickets[_ticket_bucket(packet)]
+
+
+@compiled
+def _ticket_bucket(packet):
+    folded = ip.fold((packet.source_high, packet.source_low))
+    return (folded * 0x61C8_8647 & 0xFFFF_FFFF) % TOKEN_BUCKETS
 
 
 @compiled
 def _check_distance(tables, packet, now_ms):
     """Begin anew if its source has sent too many other fragments in between."""
-    bucket = (int64(packet.source) * 0x61C8_8647 & 0xFFFF_FFFF) % TOKEN_BUCKETS
+    bucket = _ticket_bucket(packet)
     tables.tickets[bucket] += 1
     ticket = tables.tickets[bucket]
     if packet.runs and ticket - packet.ticket > _DISTANCE_MAX:
@@ -150,11 +170,21 @@ def _check_distance(tables, packet, now_ms):
 def _keep(tables, memory, frame, row):
     """Put a fragment's payload into its place."""
     packet = tables.reassembly[row]
-    field = load_u16(memory, frame.ip + ipv4.FRAGMENT)
-    begin = (field & ipv4.FRAGMENT_OFFSET) << 3
     header = frame.transport - frame.ip
-    end = begin + frame.packet_size - header
-    if field & ipv4.MORE_FRAGMENTS:
+    df = False
+    if frame.family == 6:
+        header -= ipv6.FRAGMENT_SIZE
+        field = load_u16(memory, frame.ip + header + ipv6.FRAGMENT_FIELD)
+        begin, more = field & ipv6.FRAGMENT_OFFSET, field & ipv6.MORE_FRAGMENTS
+        end = begin + frame.packet_size - header - ipv6.FRAGMENT_SIZE
+        if header > _HEADER_MAX or (more and end & 7):
+            return _BAD
+    else:
+        field = load_u16(memory, frame.ip + ipv4.FRAGMENT)
+        begin, more = (field & ipv4.FRAGMENT_OFFSET) << 3, field & ipv4.MORE_FRAGMENTS
+        end = begin + frame.packet_size - header
+        df = field & ipv4.DONT_FRAGMENT != 0
+    if more:
         end = begin + ((end - begin) & ~7)
         if end > packet.total:
             if packet.has_last:
@@ -173,9 +203,9 @@ def _keep(tables, memory, frame, row):
     payload = _payload_of(tables.director[0], row)
     copy(memory, payload + begin, frame.transport, end - begin)
     packet.received += end - begin
-    packet.ecn |= 1 << (load_u8(memory, frame.ip + ipv4.TOS) & 3)
+    packet.ecn |= 1 << (ip.traffic_class(memory, frame.ip) & 3)
     packet.largest = max(int64(packet.largest), frame.packet_size)
-    if field & ipv4.DONT_FRAGMENT:
+    if df:
         packet.largest_df = max(int64(packet.largest_df), frame.packet_size)
     if begin == 0:
         packet.header = header
@@ -183,9 +213,19 @@ def _keep(tables, memory, frame, row):
         packet.port_in = frame.port_in
         packet.mark = frame.mark
         copy(memory, payload - header, frame.ip, header)
+        if frame.family == 6:
+            _leave_out_fragment(memory, frame, payload - header, header)
     if packet.header and packet.has_last and packet.received == packet.total:
         return _WHOLE
     return _KEPT
+
+
+@compiled
+def _leave_out_fragment(memory, frame, to, header):
+    """Have the copied headers name what came behind the fragment header."""
+    at, tells = ipv6.find_fragmentable(memory, frame.ip, frame.transport)
+    if at - frame.ip == header:
+        memory[to + tells - frame.ip] = load_u8(memory, at)
 
 
 @compiled
@@ -229,18 +269,23 @@ def _complete(tables, memory, frame, row):
     if header + packet.total > ipv4.SIZE_MAX:
         return _BAD
     payload = _payload_of(tables.director[0], row)
-    ip = payload - header
-    tos = load_u8(memory, ip + ipv4.TOS)
-    if packet.ecn & _CE and packet.ecn != _CE:
-        tos |= 3
-    memory[ip + ipv4.TOS] = tos
-    store_u16(memory, ip + ipv4.TOTAL_LENGTH, header + packet.total)
-    all_df = packet.largest_df == packet.largest
-    store_u16(memory, ip + ipv4.FRAGMENT, ipv4.DONT_FRAGMENT if all_df else 0)
-    ipv4.mend_checksum(memory, ip)
-    frame.ip = ip
+    at = payload - header
+    ip.set_size(memory, at, header + int64(packet.total))
+    experienced = packet.ecn & _CE and packet.ecn != _CE
     frame.transport = payload
-    frame.offset = ip - ethernet.HEADER_SIZE
+    if frame.family == 6:
+        if experienced:
+            memory[at + 1] = load_u8(memory, at + 1) | 0x30
+        end = payload + int64(packet.total)
+        frame.protocol, frame.transport, _ = ipv6.find_transport(memory, at, end)
+    else:
+        if experienced:
+            memory[at + ipv4.TOS] = load_u8(memory, at + ipv4.TOS) | 3
+        all_df = packet.largest_df == packet.largest
+        store_u16(memory, at + ipv4.FRAGMENT, ipv4.DONT_FRAGMENT if all_df else 0)
+        ipv4.mend_checksum(memory, at)
+    frame.ip = at
+    frame.offset = at - ethernet.HEADER_SIZE
     frame.packet_size = header + int64(packet.total)
     frame.length = ethernet.HEADER_SIZE + frame.packet_size
     frame.fragment_max = int64(packet.largest)
@@ -268,13 +313,16 @@ def expire(tables, memory, frames, count, now_ms):
         if packet.header == 0:
             continue
         about = frames[frames.size - 1]  # a row no batch reaches, to tell the sender about
-        born.clear(about)
         about.ip = _payload_of(tables.director[0], row) - int64(packet.header)
+        born.clear(about, 6 if ip.is_version_6(memory, about.ip) else 4)
         about.transport = about.ip + int64(packet.header)
         about.packet_size = int64(packet.header) + int64(packet.first_size)
-        about.source = int64(packet.source)
-        about.destination = int64(packet.destination)
+        source = packet.source_high, packet.source_low
+        set_ends(tables, about, source, (packet.destination_high, packet.destination_low))
         about.protocol = int64(packet.protocol)
+        if about.family == 6:
+            end = about.ip + about.packet_size
+            about.protocol, about.transport, _ = ipv6.find_transport(memory, about.ip, end)
         about.port_in = int64(packet.port_in)
         type_, code = icmp.TIME_EXCEEDED, icmp.REASSEMBLY_TIME
         error = count + tables.director[0].born

@@ -9,6 +9,7 @@ from typing import Final
 
 from pylvs.jit import compiled
 from pylvs.tables.layouts import TOKEN_BUCKETS
+from pylvs.wire import ip
 
 COST: Final = 1_000  # one message, in thousandths
 ALL_PER_SECOND: Final = 1_000
@@ -34,13 +35,13 @@ def allows(tables, now_ms):
 
 @compiled
 def allows_to(tables, address, now_ms):
-    """Take one message to ``address`` from both buckets.
+    """Take one message to ``address``, a pair, from both buckets.
 
     Destinations that fall into the same of ``TOKEN_BUCKETS`` share one.
     """
     if tables.director[0].unlimited:
         return True
-    bucket = tables.tokens[((address * 0x61C8_8647) & 0xFFFF_FFFF) % TOKEN_BUCKETS]
+    bucket = tables.tokens[((ip.fold(address) * 0x61C8_8647) & 0xFFFF_FFFF) % TOKEN_BUCKETS]
     saved = min(bucket[0] + (now_ms - bucket[1]) * EACH_PER_SECOND, EACH_BURST * COST)
     bucket[1] = now_ms
     bucket[0] = saved

@@ -9,13 +9,11 @@ not mended yet: an ICMP error quotes the packet as it then stands, and who sends
 
 from typing import Final
 
-from numpy import int64
-
 from pylvs.frames import LOCAL_DELIVERY, NONE, RECORDS_ROUTE, RECORDS_TIME, STAMPED
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
 from pylvs.tables.layouts import LOCAL_ADDRESS
-from pylvs.wire import ipv4
+from pylvs.wire import ip, ipv4
 from pylvs.wire.memory import copy, load_u8, load_u32, store_u32
 
 WELL_FORMED: Final = 0
@@ -37,8 +35,8 @@ def _filled_address(tables, frame):
     """Return the address of the director's that goes into the slots, for now."""
     if frame.delivery == LOCAL_DELIVERY:
         return frame.destination
-    path = paths.find(tables, frame.source)
-    return 0 if path == NONE else int64(tables.paths[path].source)
+    path = paths.find(tables, ip.from_ipv4(frame.source))
+    return 0 if path == NONE else tables.paths[path].source_low
 
 
 @apart
@@ -159,7 +157,7 @@ def _count_overflow(memory, at, kind):
 
 @compiled
 def _is_ours(tables, address):
-    path = paths.find(tables, address)
+    path = paths.find(tables, ip.from_ipv4(address))
     return path != NONE and tables.paths[path].kind == LOCAL_ADDRESS
 
 

@@ -1,7 +1,7 @@
 """The reset that a closed TCP port answers with (RFC 9293, section 3.10.7.1).
 
-As Linux sends it: identification 0, DF, TTL 64, the TOS of what it answers, window 0, no TCP
-options.
+As Linux sends it: identification 0, DF, TTL or hop limit 64, the TOS or traffic class of what it
+answers less ECN, window 0, no TCP options.
 """
 
 from typing import Final
@@ -12,7 +12,8 @@ from pylvs.frames import NONE, Reason
 from pylvs.host import limits, options
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
-from pylvs.wire import ethernet, ipv4, transport
+from pylvs.tables.addresses import set_ends
+from pylvs.wire import ethernet, ip, ipv4, ipv6, transport
 from pylvs.wire.memory import load_u8, load_u32, store_u16, store_u32
 
 _DATA_OFFSET_FLAGS: Final = 0x5000
@@ -29,41 +30,53 @@ def new_reset(tables, memory, frames, count, frame, now_ms):
     """
     if frame.signal & transport.RST:
         return NONE
-    if not paths.may_be_source(tables, frame.destination, frame.mark):
+    source, destination = ip.destination_of(memory, frame.ip), ip.source_of(memory, frame.ip)
+    if not paths.may_be_source(tables, source, frame.mark):
         return NONE
     if not limits.allows(tables, now_ms):
         tables.reasons[Reason.RATE_LIMITED] += 1
         return NONE
-    row = born.new(tables, frames, count, ethernet.HEADER_SIZE + _SIZE_MAX)
+    row = born.new(tables, frames, count, ethernet.HEADER_SIZE + _SIZE_MAX, frame.family)
     if row == NONE:
         return NONE
     reset = frames[row]
     reset.reason = Reason.RESET_SENT
-    ip = reset.offset + ethernet.HEADER_SIZE
-    source = load_u32(memory, frame.ip + ipv4.DESTINATION)
-    optional = options.echo(tables, memory, frame, ip + ipv4.HEADER_SIZE, source, now_ms)
-    if optional == options.IMPOSSIBLE:
+    reset.ip = reset.offset + ethernet.HEADER_SIZE
+    tos = ip.traffic_class(memory, frame.ip) & ~_ECN
+    header = ipv6.HEADER_SIZE
+    if frame.family == 6:
+        size, hops = header + transport.TCP_HEADER_SIZE, ipv6.HOPS_DEFAULT
+        ipv6.write(memory, reset.ip, tos, size, ipv4.TCP, hops, source, destination)
+    else:
+        header = _write_ipv4(
+            tables, memory, frame, reset.ip, tos, source[1], destination[1], now_ms
+        )
+    if header == options.IMPOSSIBLE:
         discard(reset, Reason.RATE_LIMITED)
         return NONE
-    tos = load_u8(memory, frame.ip + ipv4.TOS) & ~_ECN
-    destination = frame.source
-    fragment = ipv4.DONT_FRAGMENT
-    tcp = ip + ipv4.HEADER_SIZE + optional
-    ipv4.write(memory, ip, tos, _SIZE, 0, fragment, ipv4.TTL_DEFAULT, ipv4.TCP, source, destination)
-    if optional:
-        ipv4.add_options(memory, ip, optional)
-    _write_tcp(memory, ip, tcp, frame)
-    reset.ip = ip
-    reset.transport = tcp
-    reset.packet_size = _SIZE + optional
+    reset.transport = reset.ip + header
+    _write_tcp(memory, reset.ip, reset.transport, frame)
+    reset.packet_size = header + transport.TCP_HEADER_SIZE
     reset.length = ethernet.HEADER_SIZE + reset.packet_size
     reset.protocol = ipv4.TCP
-    reset.source = source
-    reset.destination = destination
+    set_ends(tables, reset, source, destination)
     reset.source_port = frame.destination_port
     reset.destination_port = frame.source_port
-    reset.signal = load_u8(memory, tcp + transport.FLAGS)
+    reset.signal = load_u8(memory, reset.transport + transport.FLAGS)
     return row
+
+
+@compiled
+def _write_ipv4(tables, memory, frame, at, tos, source, destination, now_ms):
+    """Write the header; return its size, or ``IMPOSSIBLE``: its options would not fit."""
+    optional = options.echo(tables, memory, frame, at + ipv4.HEADER_SIZE, source, now_ms)
+    if optional == options.IMPOSSIBLE:
+        return options.IMPOSSIBLE
+    df, ttl = ipv4.DONT_FRAGMENT, ipv4.TTL_DEFAULT
+    ipv4.write(memory, at, tos, _SIZE, 0, df, ttl, ipv4.TCP, source, destination)
+    if optional:
+        ipv4.add_options(memory, at, optional)
+    return ipv4.HEADER_SIZE + optional
 
 
 @compiled

@@ -19,14 +19,14 @@ from pylvs.host.errors import send_error
 from pylvs.jit import compiled
 from pylvs.tables import paths
 from pylvs.tables.layouts import UNICAST
-from pylvs.wire import icmp, ipv4
-from pylvs.wire.memory import load_u8, load_u16, load_u32
+from pylvs.wire import icmp, ip, ipv4
+from pylvs.wire.memory import load_u16
 
 
 @compiled
 def outlives(tables, memory, frames, count, frame, now_ms):
     """Whether the frame's TTL lets it go one hop further; if not, its sender is told."""
-    if load_u8(memory, frame.ip + ipv4.TTL) > 1:
+    if ip.hops_left(memory, frame.ip) > 1:
         return True
     type_, code, detail = icmp.TIME_EXCEEDED, icmp.IN_TRANSIT, icmp.NO_DETAIL
     send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms)
@@ -42,12 +42,20 @@ def fits(tables, memory, frames, count, frame, mtu, now_ms):
     """
     if frame.packet_size <= mtu or largest_packet(memory, frame) <= mtu:
         return True
-    if load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT == 0:
+    if may_be_cut(memory, frame, mtu):
         return True
     type_, code = icmp.UNREACHABLE, icmp.FRAGMENTATION_NEEDED
     send_error(tables, memory, frames, count, frame, type_, code, mtu, now_ms)
     discard(frame, Reason.TOO_BIG)
     return False
+
+
+@compiled
+def may_be_cut(memory, frame, mtu):
+    """Whether a packet may leave in fragments: IPv6's only as small as it came."""
+    if frame.family == 6:
+        return frame.fragment_max != 0 and frame.fragment_max <= mtu
+    return load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT == 0
 
 
 @compiled
@@ -62,7 +70,7 @@ def lets_pass(tables, memory, frame, now_ms):
     if director.hosted and not director.ip_forward:
         frame.reason = Reason.DISCARDED
         return False
-    destination = load_u32(memory, frame.ip + ipv4.DESTINATION)
+    destination = ip.destination_of(memory, frame.ip)
     row = paths.find_marked(tables, destination, frame.mark)
     if row == NONE or tables.paths[row].kind != UNICAST or tables.paths[row].port == NONE:
         frame.reason = Reason.NO_ROUTE
@@ -70,17 +78,25 @@ def lets_pass(tables, memory, frame, now_ms):
     frame.path = row
     if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES:
         return True
-    if load_u8(memory, frame.ip + ipv4.TTL) <= 1:
+    if ip.hops_left(memory, frame.ip) <= 1:
         frame.reason = Reason.TIME_EXCEEDED
         return False
     mtu = paths.router_mtu(tables, row, destination, now_ms)
-    if frame.packet_size > mtu:
-        df = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
-        if df and largest_packet(memory, frame) > mtu:
-            frame.reason = Reason.TOO_BIG
-            return False
-    ipv4.decrement_ttl(memory, frame.ip)
+    if (
+        frame.packet_size > mtu
+        and not may_be_cut(memory, frame, mtu)
+        and largest_packet(memory, frame) > mtu
+    ):
+        frame.reason = Reason.TOO_BIG
+        return False
+    ip.take_hop(memory, frame.ip)
     return True
+
+
+@compiled
+def has_options(frame):
+    """Whether the packet has IPv4 options, which a router may have to write into."""
+    return frame.family == 4 and frame.transport - frame.ip > ipv4.HEADER_SIZE
 
 
 @compiled

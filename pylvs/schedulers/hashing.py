@@ -11,7 +11,9 @@ from numpy import int64
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.schedulers.least_connection import is_usable
+from pylvs.tables.addresses import destination_of, source_of
 from pylvs.tables.layouts import SCHEDULER_1, SCHEDULER_2, SLOTS_BLOCK
+from pylvs.wire import ip
 
 SLOTS: Final = 256
 FALLBACK: Final = SCHEDULER_1
@@ -88,9 +90,10 @@ def fill_evenly(tables, service_row):
 
 
 @compiled
-def flow_port(service, flow):
-    """Return the client's port if the service's flags ask for it, else 0."""
-    return flow.source_port if service.service_flags & PORT else 0
+def flow_key(service, flow):
+    """Return 32 bits of the client: its address, and its port if the service's flags ask for it."""
+    port = flow.source_port if service.service_flags & PORT else 0
+    return (ip.fold(source_of(flow)) + port) & 0xFFFF_FFFF
 
 
 @apart
@@ -98,7 +101,7 @@ def pick_by_source(tables, service_row, flow):
     """Return the server of the client's slot, or another one with sh-fallback, or ``NONE``."""
     service = tables.services[service_row]
     begin = int64(service.slots_begin)
-    key = (flow.source + flow_port(service, flow)) & 0xFFFF_FFFF
+    key = flow_key(service, flow)
     first = hash_32(key, 8)
     row = int64(tables.slots[begin + first])
     if row == NONE:
@@ -121,7 +124,7 @@ def pick_by_source(tables, service_row, flow):
 def pick_by_destination(tables, service_row, flow):
     """Return the server of the destination's slot if it is usable, or ``NONE``."""
     begin = int64(tables.services[service_row].slots_begin)
-    row = int64(tables.slots[begin + hash_32(flow.destination, 8)])
+    row = int64(tables.slots[begin + hash_32(ip.fold(destination_of(flow)), 8)])
     if row == NONE or not is_usable(tables.servers[row]):
         return NONE
     return row

@@ -15,7 +15,9 @@ from numpy import int64
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.schedulers.least_connection import is_more_loaded, is_usable, pick_least_weighted
+from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
 from pylvs.tables.layouts import CACHE_BUCKETS
+from pylvs.wire import ip
 
 CLEAN_MS: Final = 60_000
 _FULL_CLEANING: Final = 30  # each how-many-th looks for old entries
@@ -25,7 +27,7 @@ _UNUSED_MS: Final = 360_000
 
 @compiled
 def _bucket_of(service_row, address):
-    mixed = (address * 0x61C8_8647 + service_row * 0x9E37) & 0xFFFF_FFFF
+    mixed = (ip.fold(address) * 0x61C8_8647 + service_row * 0x9E37) & 0xFFFF_FFFF
     return (mixed ^ (mixed >> 15)) % CACHE_BUCKETS
 
 
@@ -34,7 +36,7 @@ def _find(tables, service_row, address):
     row = int64(tables.cache_buckets[_bucket_of(service_row, address)])
     while row != NONE:
         entry = tables.cache[row]
-        if entry.service == service_row and entry.address == address:
+        if entry.service == service_row and is_at(entry, address):
             return row
         row = int64(entry.next)
     return NONE
@@ -54,7 +56,7 @@ def _remember(tables, service_row, address, now_ms):
             bucket = _bucket_of(service_row, address)
             entry.used = 1
             entry.service = service_row
-            entry.address = address
+            set_address(entry, address)
             entry.server = NONE
             entry.members = 0
             entry.used_ms = now_ms
@@ -87,7 +89,7 @@ def _drop(tables, row):
             tables.servers[tables.members[member].server].cached -= 1
             tables.members[member].used = 0
             member = int64(tables.members[member].next)
-    bucket = _bucket_of(int64(entry.service), int64(entry.address))
+    bucket = _bucket_of(int64(entry.service), address_of(entry))
     at = int64(tables.cache_buckets[bucket])
     if at == row:
         tables.cache_buckets[bucket] = entry.next
@@ -116,7 +118,8 @@ def _is_crowded(tables, service_row, server):
 @apart
 def pick_cached(tables, service_row, flow, now_ms):
     """Return the destination's server, or wlc's pick from now on, or ``NONE`` (lblc)."""
-    row = _find(tables, service_row, flow.destination)
+    destination = destination_of(flow)
+    row = _find(tables, service_row, destination)
     if row != NONE:
         entry = tables.cache[row]
         entry.used_ms = now_ms
@@ -127,7 +130,7 @@ def pick_cached(tables, service_row, flow, now_ms):
     if picked == NONE:
         return NONE
     if row == NONE:
-        row = _remember(tables, service_row, flow.destination, now_ms)
+        row = _remember(tables, service_row, destination, now_ms)
     if row != NONE:
         _refer(tables, tables.cache[row], picked)
     return picked
@@ -136,7 +139,8 @@ def pick_cached(tables, service_row, flow, now_ms):
 @apart
 def pick_from_set(tables, service_row, flow, now_ms):
     """Return the least loaded server of the destination's set, which grows when all are (lblcr)."""
-    row = _find(tables, service_row, flow.destination)
+    destination = destination_of(flow)
+    row = _find(tables, service_row, destination)
     if row != NONE:
         entry = tables.cache[row]
         entry.used_ms = now_ms
@@ -150,7 +154,7 @@ def pick_from_set(tables, service_row, flow, now_ms):
     if picked == NONE:
         return NONE
     if row == NONE:
-        row = _remember(tables, service_row, flow.destination, now_ms)
+        row = _remember(tables, service_row, destination, now_ms)
     if row != NONE:
         _join(tables, tables.cache[row], picked, now_ms)
     return picked

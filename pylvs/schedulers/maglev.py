@@ -13,8 +13,10 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.schedulers.hashing import FALLBACK, flow_port
+from pylvs.schedulers.hashing import FALLBACK, flow_key
 from pylvs.schedulers.least_connection import is_usable
+from pylvs.tables.addresses import address_of
+from pylvs.wire import ip
 
 SLOTS: Final = 4_093  # CONFIG_IP_VS_MH_TAB_INDEX=12
 _SHIFT_BITS: Final = 6
@@ -71,7 +73,7 @@ def fill(tables, service_row):
     at = int64(service.head)
     while at != NONE:
         server = tables.servers[at]
-        key = (int64(server.address) + int64(server.port)) & 0xFFFF_FFFF
+        key = (ip.fold(address_of(server)) + int64(server.port)) & 0xFFFF_FFFF
         server.mh_at = hash_u32(_KEY_1, key) % SLOTS
         server.mh_skip = hash_u32(_KEY_2, key) % (SLOTS - 1) + 1
         at = int64(server.next)
@@ -126,7 +128,7 @@ def pick(tables, service_row, flow):
     """Return the server of the client's slot, or another one with mh-fallback, or ``NONE``."""
     service = tables.services[service_row]
     begin = int64(service.slots_begin)
-    key = (flow.source + flow_port(service, flow)) & 0xFFFF_FFFF
+    key = flow_key(service, flow)
     first = hash_u32(_KEY_1, key) % SLOTS
     row = int64(tables.slots[begin + first])
     if row == NONE:

@@ -15,10 +15,10 @@ import importlib.metadata
 from typing import Any, NamedTuple, Protocol
 
 from pylvs.errors import UsageError
-from pylvs.frames import NONE
+from pylvs.frames import FRAME, NONE
 from pylvs.schedulers import PLUGIN_BASE
 from pylvs.tables.layouts import Tables
-from pylvs.wire.text import address_text
+from pylvs.wire.text import address_text, joined
 
 
 class Service(NamedTuple):
@@ -132,9 +132,9 @@ class Plugins:
         servers = servers_of(tables, service_row)
         flow = Flow(
             int(frame["protocol"]),
-            address_text(frame["source"]),
+            _address_of(frame, "source"),
             int(frame["source_port"]),
-            address_text(frame["destination"]),
+            _address_of(frame, "destination"),
             int(frame["destination_port"]),
         )
         picked = scheduler.pick(service_of(tables, service_row), servers, flow)
@@ -147,7 +147,15 @@ class Plugins:
 
 def service_of(tables: Tables, service_row: int) -> Service:
     service = tables.services[service_row]
-    return Service(int(service["protocol"]), address_text(service["address"]), int(service["port"]))
+    address = _address_of(service, "address")
+    return Service(int(service["protocol"]), address, int(service["port"]))
+
+
+def _address_of(record: Any, name: str) -> str:
+    """Return the address of that name in a record or a frame, as text."""
+    if record.dtype == FRAME and record["family"] == 4:
+        return address_text(record[name])
+    return address_text(joined(record[f"{name}_high"], record[f"{name}_low"]))
 
 
 def servers_of(tables: Tables, service_row: int) -> list[Server]:
@@ -158,7 +166,7 @@ def servers_of(tables: Tables, service_row: int) -> list[Server]:
         server = tables.servers[row]
         servers.append(
             Server(
-                address_text(server["address"]),
+                _address_of(server, "address"),
                 int(server["port"]),
                 int(server["weight"]),
                 int(server["active"]),

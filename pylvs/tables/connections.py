@@ -14,14 +14,17 @@ from numpy import int64, uint64
 from pylvs.frames import NONE
 from pylvs.jit import compiled, prefetch
 from pylvs.tables import expiry, servers, states
+from pylvs.tables.addresses import address_of, key_of
 from pylvs.tables.layouts import (
     FLAG_HASHED,
     FLAG_INACTIVE,
     FLAG_ONE_PACKET,
     FLAG_TEMPLATE,
+    FLAG_WIDE,
     FORWARDING_MASK,
     MASQUERADE,
 )
+from pylvs.wire import ip
 
 INVALID_PORT: Final = 65_535  # with which, as in Linux, no packet comes
 CHAIN_LIMIT: Final = 4_096
@@ -48,6 +51,7 @@ def live_request(tables, frame, now_ms):
     The frame was foreseen.
     """
     connections = tables.connections
+    kind = kind_of(frame)
     row = int64(tables.buckets[frame.request_bucket])
     for _ in range(CHAIN_LIMIT):
         if row == NONE:
@@ -59,7 +63,8 @@ def live_request(tables, frame, now_ms):
             and entry.virtual_address == frame.destination
             and entry.virtual_port == frame.destination_port
             and entry.protocol == frame.protocol
-            and int64(entry.conn_flags) & FLAG_TEMPLATE == 0
+            and int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_WIDE) == kind
+            and (kind == 0 or _is_wide_request(tables.wide_ends[row], frame))
         ):
             return row if entry.expires_ms > now_ms else live(tables, row, now_ms)
         row = int64(entry.next)
@@ -67,21 +72,26 @@ def live_request(tables, frame, now_ms):
 
 
 @compiled
-def find_template(tables, protocol, client, address, port):
-    """Return the template of a masked client at a virtual address, or ``NONE``."""
+def find_template(tables, protocol, client, address, port, kind):
+    """Return the template of a masked client at a virtual address, or ``NONE``.
+
+    ``kind`` is ``FLAG_WIDE`` for those of IPv6, else 0.
+    """
     connections = tables.connections
-    row = int64(tables.buckets[bucket_of(tables, client, 0, protocol)])
+    client_key = key_of(tables, client)
+    row = int64(tables.buckets[bucket_of(tables, client_key, 0, protocol)])
     for _ in range(CHAIN_LIMIT):
         if row == NONE:
             return NONE
         entry = connections[row]
         if (
-            entry.client_address == client
+            entry.client_address == client_key
             and entry.client_port == 0
-            and entry.virtual_address == address
             and entry.virtual_port == port
             and entry.protocol == protocol
-            and int64(entry.conn_flags) & FLAG_TEMPLATE
+            and int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_WIDE) == FLAG_TEMPLATE | kind
+            and _is_same(client_of(tables, row), client)
+            and _is_same(virtual_of(tables, row), address)
         ):
             return row
         row = int64(entry.next)
@@ -92,6 +102,7 @@ def find_template(tables, protocol, client, address, port):
 def live_reply(tables, frame, now_ms):
     """Return likewise the row whose real server sent this packet to its client."""
     connections = tables.connections
+    kind = kind_of(frame)
     row = int64(tables.buckets[frame.reply_bucket])
     for _ in range(CHAIN_LIMIT):
         if row == NONE:
@@ -101,8 +112,9 @@ def live_reply(tables, frame, now_ms):
             entry.client_address == frame.destination
             and entry.client_port == frame.destination_port
             and entry.protocol == frame.protocol
-            and int64(entry.conn_flags) & FLAG_TEMPLATE == 0
+            and int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_WIDE) == kind
             and _sends_from(entry, frame.source, frame.source_port)
+            and (kind == 0 or _is_wide_reply(tables, row, frame))
         ):
             return row if entry.expires_ms > now_ms else live(tables, row, now_ms)
         row = int64(entry.next)
@@ -115,6 +127,80 @@ def _sends_from(entry, address, port):
     if int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE:
         return entry.server_address == address and entry.server_port == port
     return entry.virtual_address == address and entry.virtual_port == port
+
+
+@compiled
+def kind_of(frame):
+    """Return the flag of a frame's connections: whether they have whole addresses."""
+    return FLAG_WIDE if frame.family == 6 else 0
+
+
+@compiled
+def _is_wide_request(ends, frame):
+    return (
+        ends.client_low == frame.source_low
+        and ends.client_high == frame.source_high
+        and ends.virtual_low == frame.destination_low
+        and ends.virtual_high == frame.destination_high
+    )
+
+
+@compiled
+def _is_wide_reply(tables, row, frame):
+    ends = tables.wide_ends[row]
+    if ends.client_low != frame.destination_low or ends.client_high != frame.destination_high:
+        return False
+    sender = virtual_of(tables, row)
+    if int64(tables.connections[row].conn_flags) & FORWARDING_MASK == MASQUERADE:
+        sender = server_of(tables, row)
+    return sender[1] == frame.source_low and sender[0] == frame.source_high
+
+
+@compiled
+def _is_same(one, other):
+    return one[0] == other[0] and one[1] == other[1]
+
+
+@compiled
+def client_of(tables, row):
+    """Return the whole address of a connection's client; of a template's, masked."""
+    entry = tables.connections[row]
+    if int64(entry.conn_flags) & FLAG_WIDE:
+        return tables.wide_ends[row].client_high, tables.wide_ends[row].client_low
+    return ip.from_ipv4(entry.client_address)
+
+
+@compiled
+def virtual_of(tables, row):
+    """Return the whole address the client speaks to; of a firewall mark's template, the mark."""
+    entry = tables.connections[row]
+    if int64(entry.conn_flags) & FLAG_WIDE:
+        return tables.wide_ends[row].virtual_high, tables.wide_ends[row].virtual_low
+    return ip.from_ipv4(entry.virtual_address)
+
+
+@compiled
+def server_of(tables, row):
+    """Return the whole address of a connection's real server; none of one that has no server."""
+    entry = tables.connections[row]
+    if entry.server == NONE:
+        return ip.from_ipv4(0)
+    return address_of(tables.servers[entry.server])
+
+
+@compiled
+def set_ends(tables, row, client, virtual, kind):
+    """Give a new connection or template its client's and virtual addresses.
+
+    ``kind`` is ``FLAG_WIDE`` for IPv6, else 0; the caller has it in the flags.
+    """
+    entry = tables.connections[row]
+    entry.client_address = key_of(tables, client)
+    entry.virtual_address = key_of(tables, virtual)
+    if kind:
+        ends = tables.wide_ends[row]
+        ends.client_high, ends.client_low = client
+        ends.virtual_high, ends.virtual_low = virtual
 
 
 @compiled

@@ -1,11 +1,12 @@
 """The tables' layouts.  Every byte the data path keeps between packets is declared here.
 
 Narrow types are for storage.  A field that enters arithmetic is widened with ``int()``, or is
-int64 to begin with: uint64 + int64 is float64 in NumPy.  Addresses and ports are in host order;
-a MAC is an int64 below 2**48.  Rows refer to rows by number, ``NONE`` (-1) being nobody.
+int64 to begin with: uint64 + int64 is float64 in NumPy.  An address is a pair (``wire.ip``), or 32
+bits in host order; a MAC is below 2**48.  Rows refer to rows by number, ``NONE`` (-1) being nobody.
 """
 
 import mmap
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -15,10 +16,18 @@ from pylvs.jit import attributed
 
 # fmt: off
 
+
+
+def _address(name: str) -> list[tuple[str, type]]:
+    """Return the two halves of an address, as ``wire.ip`` has it."""
+    return [(f"{name}_high", np.int64), (f"{name}_low", np.int64)]
+
+
 # One connection is one cache line: a lookup that misses the cache misses it once (5-7 ns at a
 # million rows, against 26-29 ns for twelve columns).  An IPv6 connection keeps keyed 32-bit folds
-# in the address fields and its three whole addresses in a second table at the same row, which is
-# read only after the folds agree: 64 B more for those who use IPv6, nothing for those who do not.
+# in the address fields and the whole addresses of its client and service in a second table at the
+# same row, which is read only after the folds agree (its server's are in SERVER): 32 B more for
+# those who use IPv6, nothing for those who do not.
 CONNECTION: Final = np.dtype([
     ("client_address", np.uint32),
     ("virtual_address", np.uint32),  # a firewall mark's template: the mark
@@ -42,6 +51,9 @@ CONNECTION: Final = np.dtype([
 ], align=True)
 assert CONNECTION.itemsize == 64
 
+WIDE_ENDS: Final = np.dtype([*_address("client"), *_address("virtual")])
+assert WIDE_ENDS.itemsize == 32
+
 FORWARDING_MASK: Final = 0x0007
 MASQUERADE: Final = 0              # IP_VS_CONN_F_MASQ
 LOCAL: Final = 1
@@ -53,6 +65,7 @@ FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
 FLAG_TEMPLATE: Final = 0x1000
 FLAG_ONE_PACKET: Final = 0x2000
+FLAG_WIDE: Final = 0x8000          # of IPv6: no flag of Linux's
 
 STATISTICS: Final = [
     ("connections", np.int64),
@@ -65,11 +78,11 @@ STATISTICS: Final = [
 SERVICE: Final = np.dtype([
     ("used", np.int32),
     ("protocol", np.int32),        # of a firewall mark's service: TCP, as in Linux
-    ("address", np.uint32),
+    *_address("address"),
     ("port", np.uint16),
-    ("_reserved", np.uint16),
-    ("mark", np.uint32),           # not 0: the service is known by this firewall mark alone
-    ("netmask", np.uint32),        # of persistent clients
+    ("family", np.uint16),
+    ("mark", np.uint32),           # not 0: known by this firewall mark, and the family, alone
+    *_address("netmask"),          # of persistent clients
     ("service_flags", np.int32),   # PERSISTENT, ONE_PACKET, SCHEDULER_1 ... 3
     ("persistent_ms", np.int64),   # a new template's timeout
     ("next", np.int32),            # in its hash chain
@@ -99,7 +112,7 @@ SERVER: Final = np.dtype([
     ("available", np.int32),       # in its service's list; else only kept for connections
     ("local", np.int32),           # the director itself, where it plays the host
     ("overloaded", np.int32),      # reached its upper threshold, not yet below the lower one
-    ("address", np.uint32),
+    *_address("address"),
     ("port", np.uint16),
     ("forwarding", np.uint16),
     ("service", np.int32),
@@ -118,10 +131,11 @@ SERVER: Final = np.dtype([
     ("path", np.int32),            # row in PATH: how a frame gets there; NONE: no route
     ("neighbour", np.int32),       # row in NEIGHBOUR: its next hop
     ("exception", np.int32),       # row in MTU_EXCEPTION of its route; NONE, or UNROUTED
-    ("virtual_address", np.uint32),  # what the service was, for the server's return
+    *_address("virtual"),          # what the service was, for the server's return
     ("virtual_mark", np.uint32),
     ("virtual_port", np.uint16),
     ("protocol", np.uint16),
+    ("virtual_family", np.int32),
     ("mh_at", np.int32),           # mh: where its permutation of the slots stands, and its step
     ("mh_skip", np.int32),
     ("cached", np.int32),          # entries of lblc and lblcr that name it
@@ -139,7 +153,7 @@ TUNNEL_REMOTE_CHECKSUM: Final = 2
 NEIGHBOUR: Final = np.dtype([
     ("used", np.int32),
     ("port", np.int32),            # row in PORT
-    ("address", np.uint32),
+    *_address("address"),
     ("state", np.int32),
     ("next", np.int32),            # in its hash chain
     ("attempts", np.int32),        # ARP requests without an answer; NONE: nothing is asked
@@ -153,15 +167,17 @@ ASKED: Final = 1
 KNOWN: Final = 2
 FAILED: Final = 3
 
-# A route; the table is sorted, longest prefix first and lowest metric first.
+# A route.  The table is sorted, longest prefix first and lowest metric first; IPv6's come behind
+# IPv4's, whose mask tells them from an IPv6 default route.
 PATH: Final = np.dtype([
-    ("network", np.uint32),
-    ("mask", np.uint32),
-    ("gateway", np.uint32),        # 0: the destination itself is the next hop
-    ("source", np.uint32),         # the director's address on this path
+    *_address("network"),
+    *_address("mask"),
+    *_address("gateway"),          # none: the destination itself is the next hop
+    *_address("source"),           # the director's address on this path
     ("port", np.int32),            # row in PORT; NONE: an interface the director does not run on
     ("mtu", np.int32),
     ("kind", np.int32),            # UNICAST, LOCAL, UNREACHABLE
+    ("family", np.int32),
     ("mark", np.uint32),           # only for packets of this firewall mark; 0: for all
 ], align=True)
 UNICAST: Final = 1                 # rtnetlink.h, RTN_*
@@ -171,7 +187,7 @@ UNREACHABLE: Final = 7
 
 # A path MTU that an ICMP error told (net/ipv4/route.c, fib_nh_exception).
 MTU_EXCEPTION: Final = np.dtype([
-    ("address", np.uint32),        # 0: the row is free
+    *_address("address"),          # none: the row is free
     ("mtu", np.int32),
     ("expires_ms", np.int64),
     ("locked", np.int32),          # it also binds packets that the director only forwards
@@ -183,17 +199,18 @@ MARK_RULE: Final = np.dtype([
     ("first_port", np.int32),      # destination ports; 0 to 65535: a packet needs none
     ("last_port", np.int32),
     ("mark", np.uint32),
-    ("source", np.uint32),
-    ("source_mask", np.uint32),
-    ("destination", np.uint32),
-    ("destination_mask", np.uint32),
+    ("family", np.int32),
+    *_address("source"),
+    *_address("source_mask"),
+    *_address("destination"),
+    *_address("destination_mask"),
 ], align=True)
 
 # lblc, lblcr: which servers a destination address is sent to.
 CACHE: Final = np.dtype([
     ("used", np.int32),
     ("service", np.int32),
-    ("address", np.uint32),
+    *_address("address"),
     ("server", np.int32),          # lblc: its server; lblcr: head of its set, a row in MEMBER
     ("members", np.int32),         # lblcr: how many
     ("next", np.int32),            # in its hash chain
@@ -209,10 +226,10 @@ MEMBER: Final = np.dtype([
 # Fragments of one packet, until all have come (net/ipv4/ip_fragment.c, struct ipq).
 REASSEMBLY: Final = np.dtype([
     ("state", np.int32),           # FREE, OPEN, or COMPLETE until the batch is over
-    ("source", np.uint32),
-    ("destination", np.uint32),
-    ("identification", np.int32),
-    ("protocol", np.int32),
+    *_address("source"),
+    *_address("destination"),
+    ("identification", np.int64),
+    ("protocol", np.int32),        # 0 for IPv6, whose fragments are told by identification alone
     ("forwarded", np.int32),       # not addressed to the director: reassembled on the way
     ("expires_ms", np.int64),
     ("total", np.int32),           # payload bytes in all, as far as is known
@@ -236,7 +253,7 @@ COMPLETE: Final = 2
 
 PORT: Final = np.dtype([
     ("mac", np.int64),
-    ("address", np.uint32),
+    ("address", np.uint32),        # for ARP
     ("mtu", np.int32),
     ("raw_ip", np.int32),          # no link layer: the frame's Ethernet header is the driver's
     ("own_arp", np.int32),         # no host stack behind it: the director resolves neighbours
@@ -244,9 +261,9 @@ PORT: Final = np.dtype([
     ("up", np.int32),
 ], align=True)
 
-# An address that the director answers for: an ARP request, a ping.
+# An address that the director answers for: an ARP request or a neighbour solicitation, a ping.
 OWN_ADDRESS: Final = np.dtype([
-    ("address", np.uint32),
+    *_address("address"),
     ("answers_arp", np.int32),
     ("answers_ping", np.int32),
     ("announced", np.int32),
@@ -267,9 +284,35 @@ HELD: Final = np.dtype([
     ("lost", np.int64),            # its next hop does not answer
 ], align=True)
 
+# net.ipv4.* and net.ipv4.vs.*, by their own names, with what Linux starts with.
+SETTINGS: Final = {
+    "ip_forward": 1,
+    "ipfrag_time": 30,
+    "ip_unprivileged_port_start": 1_024,
+    "am_droprate": 10,
+    "amemthresh": 1_024,
+    "cache_bypass": 0,
+    "conn_reuse_mode": 1,
+    "drop_entry": 0,
+    "drop_packet": 0,
+    "expire_nodest_conn": 0,
+    "expire_quiescent_template": 0,
+    "ignore_tunneled": 0,  # nobody asks: no tunnel is opened here
+    "lblc_expiration": 86_400,
+    "lblcr_expiration": 86_400,
+    "nat_icmp_send": 0,
+    "pmtu_disc": 1,
+    "run_estimation": 1,
+    "schedule_icmp": 0,
+    "secure_tcp": 0,
+    "sloppy_sctp": 0,
+    "sloppy_tcp": 0,
+    "snat_reroute": 1,    # nobody asks: a reply goes by where it goes to, always
+}
+
+SEEDS: Final = 6
 DIRECTOR: Final = np.dtype([
-    ("seed_0", np.int64),          # keys of the flow hash
-    ("seed_1", np.int64),
+    *((f"seed_{number}", np.int64) for number in range(SEEDS)),  # keys of the flow hash
     ("hash_shift", np.int64),      # HASH_BITS less the bucket count's logarithm
     ("free", np.int64),            # head of the list of free connection rows
     ("doomed", np.int64),          # a connection that has to go once its packet was scheduled anew
@@ -309,6 +352,7 @@ DIRECTOR: Final = np.dtype([
     ("any_port_count", np.int64),  # services with port 0
     ("ftp_count", np.int64),       # TCP services with port 21
     ("mark_count", np.int64),      # services known by a firewall mark
+    ("ipv6_count", np.int64),      # services of IPv6
     ("mark_rule_count", np.int64),
     ("serves_itself", np.int64),   # there was a real server that is the director itself
     ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used
@@ -320,29 +364,7 @@ DIRECTOR: Final = np.dtype([
     ("drop_counter", np.int64),
     ("guarded", np.int64),         # secure_tcp is in force
     ("defence_ms", np.int64),      # when the defences act next
-    # net.ipv4.* and net.ipv4.vs.*, by their own names
-    ("ip_forward", np.int64),
-    ("ipfrag_time", np.int64),
-    ("ip_unprivileged_port_start", np.int64),
-    ("am_droprate", np.int64),
-    ("amemthresh", np.int64),
-    ("cache_bypass", np.int64),
-    ("conn_reuse_mode", np.int64),
-    ("drop_entry", np.int64),
-    ("drop_packet", np.int64),
-    ("expire_nodest_conn", np.int64),
-    ("expire_quiescent_template", np.int64),
-    ("ignore_tunneled", np.int64),  # nobody asks: no tunnel is opened here
-    ("lblc_expiration", np.int64),
-    ("lblcr_expiration", np.int64),
-    ("nat_icmp_send", np.int64),
-    ("pmtu_disc", np.int64),
-    ("run_estimation", np.int64),
-    ("schedule_icmp", np.int64),
-    ("secure_tcp", np.int64),
-    ("sloppy_sctp", np.int64),
-    ("sloppy_tcp", np.int64),
-    ("snat_reroute", np.int64),    # nobody asks: a reply goes by where it goes to, always
+    *((name, np.int64) for name in SETTINGS),
 ], align=True)
 
 HASH_BITS: Final = 64
@@ -367,24 +389,8 @@ MARK_RULES_LIMIT: Final = 1_024
 PORTS_LIMIT: Final = 16
 _MAP_NORESERVE: Final = 0x4000  # sys/mman.h
 EXCEPTION_LIMIT: Final = 1_024
-
-
 FAR_FUTURE: Final = 1 << 62
 
-DEFAULTS: Final = {
-    "ip_forward": 1,
-    "ipfrag_time": 30,
-    "ip_unprivileged_port_start": 1_024,
-    "am_droprate": 10,
-    "amemthresh": 1_024,
-    "conn_reuse_mode": 1,
-    "lblc_expiration": 86_400,
-    "lblcr_expiration": 86_400,
-    "pmtu_disc": 1,
-    "run_estimation": 1,
-    "snat_reroute": 1,
-}
-"""What Linux starts with; every other setting starts as 0."""
 
 
 class Limits(NamedTuple):
@@ -433,6 +439,7 @@ TABLES: Final = np.dtype([
     ("drop_counters", np.int64, (9,)),  # drop_entry: by how many packets a connection has seen
     ("buckets", np.int32, (ROOM.connections,)),  # heads of the connections' hash chains
     ("connections", CONNECTION, (ROOM.connections,)),
+    ("wide_ends", WIDE_ENDS, (ROOM.connections,)),  # of the IPv6 connection in the same row
 ], align=True)
 
 # fmt: on
@@ -453,16 +460,16 @@ class Tables:
         raise AttributeError(f"there is no table {name}")
 
 
-def new_tables(limits: Limits, seed: tuple[int, int]) -> Tables:
-    """Return empty tables.  ``seed`` keys the flow hash: two random numbers, signed, of 64 bits."""
+def new_tables(limits: Limits, seed: Sequence[int]) -> Tables:
+    """Return empty tables.  ``seed`` keys the flow hash: random numbers, signed, of 64 bits."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
     tables = Tables(attributed(np.frombuffer(mmap.mmap(-1, TABLES.itemsize, flags), TABLES, 1)))
     director = tables.director[0]
     for name, value in limits._asdict().items():
         assert value <= getattr(ROOM, name), f"no room for {value} {name}"
         director[f"{name}_limit"] = value
-    for name, value in zip(("seed_0", "seed_1"), seed, strict=True):
-        director[name] = value
+    for number in range(SEEDS):
+        director[f"seed_{number}"] = seed[number]
     bucket_bits = max(4, (limits.connections - 1).bit_length())
     director["hash_shift"] = HASH_BITS - bucket_bits
     tables.buckets[: 1 << bucket_bits] = NONE
@@ -476,7 +483,7 @@ def new_tables(limits: Limits, seed: tuple[int, int]) -> Tables:
     director["tick"] = -1
     director["dice"] = seed[0] & 0x7FFF_FFFF
     director["chores_ms"] = FAR_FUTURE
-    for name, value in DEFAULTS.items():
+    for name, value in SETTINGS.items():
         director[name] = value
     tables.held["neighbour"] = NONE
     tables.drop_counters[:] = range(len(tables.drop_counters))

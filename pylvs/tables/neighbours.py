@@ -3,7 +3,7 @@
     neighbour_buckets[hash(port, address)] -> row -> row -> NONE
 
 A row is made by the first packet that needs it; who resolves it depends on the port: the host's
-own ARP where there is a host stack, the director's where there is none.
+own ARP or neighbour discovery where there is a host stack, the director's where there is none.
 """
 
 from typing import Final
@@ -12,7 +12,9 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
+from pylvs.tables.addresses import address_of, is_at, set_address
 from pylvs.tables.layouts import ASKED, FAILED, KNOWN, NEIGHBOUR_BUCKETS, UNKNOWN
+from pylvs.wire import ip
 
 CHAIN_LIMIT: Final = 256
 RECLAIM_LIMIT: Final = 64  # rows looked at for one to use again
@@ -21,7 +23,7 @@ VERIFY_MS: Final = 30_000  # neigh/*/base_reachable_time_ms
 
 @compiled
 def _bucket_of(port, address):
-    mixed = (address * 0x61C8_8647 + port) & 0xFFFF_FFFF
+    mixed = (ip.fold(address) * 0x61C8_8647 + port) & 0xFFFF_FFFF
     return (mixed ^ (mixed >> 15)) % NEIGHBOUR_BUCKETS
 
 
@@ -33,7 +35,7 @@ def find(tables, port, address):
         if row == NONE:
             return NONE
         neighbour = tables.neighbours[row]
-        if neighbour.address == address and neighbour.port == port:
+        if is_at(neighbour, address) and neighbour.port == port:
             return row
         row = int64(neighbour.next)
     return NONE
@@ -52,7 +54,7 @@ def find_or_add(tables, port, address):
     bucket = _bucket_of(port, address)
     neighbour.used = 1
     neighbour.port = port
-    neighbour.address = address
+    set_address(neighbour, address)
     neighbour.state = UNKNOWN
     neighbour.mac = 0
     neighbour.attempts = NONE
@@ -85,7 +87,7 @@ def _allocate(tables):
 @compiled
 def _unlink(tables, row):
     neighbour = tables.neighbours[row]
-    bucket = _bucket_of(int64(neighbour.port), int64(neighbour.address))
+    bucket = _bucket_of(int64(neighbour.port), address_of(neighbour))
     at = int64(tables.neighbour_buckets[bucket])
     if at == row:
         tables.neighbour_buckets[bucket] = neighbour.next

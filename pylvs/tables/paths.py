@@ -12,6 +12,7 @@ from numpy import int64
 from pylvs.frames import LOCAL_DELIVERY, NONE, ON_THE_WAY
 from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours
+from pylvs.tables.addresses import is_at, set_address
 from pylvs.tables.layouts import LOCAL_ADDRESS
 
 MTU_MIN: Final = 552  # net.ipv4.route.min_pmtu
@@ -30,7 +31,11 @@ def find_marked(tables, address, mark):
     paths = tables.paths
     for row in range(tables.director[0].path_count):
         path = paths[row]
-        if address & int64(path.mask) == path.network and (path.mark == 0 or path.mark == mark):
+        if (
+            address[1] & path.mask_low == path.network_low
+            and address[0] & path.mask_high == path.network_high
+            and (path.mark == 0 or path.mark == mark)
+        ):
             return row
     return NONE
 
@@ -41,13 +46,20 @@ def own_row(tables, address):
     low, high = 0, tables.director[0].own_count
     while low < high:
         middle = (low + high) >> 1
-        if tables.own[middle].address < address:
+        if _comes_before(tables.own[middle], address):
             low = middle + 1
         else:
             high = middle
-    if low < tables.director[0].own_count and tables.own[low].address == address:
+    if low < tables.director[0].own_count and is_at(tables.own[low], address):
         return low
     return NONE
+
+
+@compiled
+def _comes_before(own, address):
+    if own.address_high == address[0]:
+        return own.address_low < address[1]
+    return own.address_high < address[0]
 
 
 @apart
@@ -76,8 +88,16 @@ def may_be_source(tables, address, mark):
 def next_hop(tables, row, address):
     """Return the neighbour row for a packet to ``address`` by this path; ``NONE`` when full."""
     path = tables.paths[row]
-    gateway = int64(path.gateway)
-    return neighbours.find_or_add(tables, int64(path.port), gateway if gateway else address)
+    if path.gateway_high != 0 or path.gateway_low != 0:
+        address = path.gateway_high, path.gateway_low
+    return neighbours.find_or_add(tables, int64(path.port), address)
+
+
+@compiled
+def source_of(tables, row):
+    """Return the director's address on a path."""
+    path = tables.paths[row]
+    return path.source_high, path.source_low
 
 
 @apart
@@ -85,7 +105,7 @@ def exception_to(tables, address, now_ms):
     """Return the row of what is known of the MTU to ``address``, or ``NONE``."""
     for row in range(tables.director[0].exception_count):
         exception = tables.exceptions[row]
-        if exception.address == address and exception.expires_ms > now_ms:
+        if is_at(exception, address) and exception.expires_ms > now_ms:
             return row
     return NONE
 
@@ -129,7 +149,7 @@ def learn_mtu(tables, address, mtu, now_ms):
         row = _free_exception(tables, now_ms)
         tables.director[0].exception_count = max(tables.director[0].exception_count, row + 1)
     exception = tables.exceptions[row]
-    exception.address = address
+    set_address(exception, address)
     exception.mtu = max(mtu, min(known, MTU_MIN))
     exception.locked = mtu < MTU_MIN
     exception.expires_ms = now_ms + EXCEPTION_MS

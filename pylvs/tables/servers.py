@@ -14,7 +14,9 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
+from pylvs.tables.addresses import address_of, is_at, set_address
 from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, TRASH_BUCKETS, TUNNEL
+from pylvs.wire import ip
 
 CONNECTIONS, IN_PACKETS, OUT_PACKETS, IN_BYTES, OUT_BYTES = range(5)  # columns of totals
 _TUNNELED: Final = 0x2_0000  # in the place of a protocol
@@ -24,6 +26,7 @@ TRASH_MS: Final = 120_000
 
 @compiled
 def mix(protocol, address, port):
+    """Return 32 mixed bits of three numbers; ``address`` is a fold."""
     mixed = (address * 0x61C8_8647 + port * 0x9E37 + protocol) & 0xFFFF_FFFF
     return mixed ^ (mixed >> 15)
 
@@ -32,22 +35,22 @@ def mix(protocol, address, port):
 def _sender_bucket(server):
     """Return where a server is found by what it sends from: nothing under other methods."""
     if server.forwarding == MASQUERADE:
-        return mix(int64(server.protocol), int64(server.address), int64(server.port)) % (
-            SENDER_BUCKETS
-        )
+        address = ip.fold(address_of(server))
+        return mix(int64(server.protocol), address, int64(server.port)) % SENDER_BUCKETS
     if server.forwarding == TUNNEL:
-        return mix(_TUNNELED, int64(server.address), int64(server.tunnel_port)) % SENDER_BUCKETS
+        address = ip.fold(address_of(server))
+        return mix(_TUNNELED, address, int64(server.tunnel_port)) % SENDER_BUCKETS
     return NONE
 
 
 @compiled
 def find_sender(tables, protocol, address, port):
     """Return the row of a masqueraded server that sends from here, or ``NONE``."""
-    row = int64(tables.sender_buckets[mix(protocol, address, port) % SENDER_BUCKETS])
+    row = int64(tables.sender_buckets[mix(protocol, ip.fold(address), port) % SENDER_BUCKETS])
     while row != NONE:
         server = tables.servers[row]
         if (
-            server.address == address
+            is_at(server, address)
             and server.port == port
             and server.protocol == protocol
             and server.forwarding == MASQUERADE
@@ -63,10 +66,10 @@ def find_tunnel(tables, address, port):
 
     Whatever its tunnel's type: one that comes after it is not found, as in Linux.
     """
-    row = int64(tables.sender_buckets[mix(_TUNNELED, address, port) % SENDER_BUCKETS])
+    row = int64(tables.sender_buckets[mix(_TUNNELED, ip.fold(address), port) % SENDER_BUCKETS])
     while row != NONE:
         server = tables.servers[row]
-        if server.address == address and server.tunnel_port == port and server.forwarding == TUNNEL:
+        if is_at(server, address) and server.tunnel_port == port and server.forwarding == TUNNEL:
             return row
         row = int64(server.next_sender)
     return NONE
@@ -77,7 +80,7 @@ def is_sender(tables, address):
     """Whether some masqueraded server has this address, whatever its port."""
     for row in range(tables.director[0].servers_seen):
         server = tables.servers[row]
-        if server.available and server.address == address and server.forwarding == MASQUERADE:
+        if server.available and is_at(server, address) and server.forwarding == MASQUERADE:
             return True
     return False
 
@@ -114,7 +117,7 @@ def find(tables, service_row, address, port):
     row = int64(tables.services[service_row].head)
     while row != NONE:
         server = tables.servers[row]
-        if server.address == address and server.port == port:
+        if is_at(server, address) and server.port == port:
             return row
         row = int64(server.next)
     return NONE
@@ -148,21 +151,22 @@ def add(tables, service_row, address, port):
 @compiled
 def _trash_bucket(server):
     """Return where a removed server is remembered."""
-    virtual = mix(
-        int64(server.virtual_mark), int64(server.virtual_address), int64(server.virtual_port)
-    )
-    own = mix(int64(server.protocol), int64(server.address), int64(server.port))
+    address = ip.fold((server.virtual_high, server.virtual_low))
+    virtual = mix(int64(server.virtual_mark), address, int64(server.virtual_port))
+    own = mix(int64(server.protocol), ip.fold(address_of(server)), int64(server.port))
     return (own ^ virtual) % TRASH_BUCKETS
 
 
 @compiled
 def _name(server, service, address, port):
     """Give a row the names of a server of the service."""
-    server.address = address
+    set_address(server, address)
     server.port = port
     server.protocol = service.protocol
     server.virtual_mark = service.mark
-    server.virtual_address = 0 if service.mark else service.address
+    server.virtual_family = service.family
+    server.virtual_high = 0 if service.mark else service.address_high
+    server.virtual_low = 0 if service.mark else service.address_low
     server.virtual_port = 0 if service.mark else service.port
 
 
@@ -177,11 +181,13 @@ def _take_remembered(tables, service, address, port):
     while row != NONE:
         server = tables.servers[row]
         if (
-            server.address == address
+            is_at(server, address)
             and server.port == port
             and server.protocol == wanted.protocol
             and server.virtual_mark == wanted.virtual_mark
-            and server.virtual_address == wanted.virtual_address
+            and server.virtual_family == wanted.virtual_family
+            and server.virtual_low == wanted.virtual_low
+            and server.virtual_high == wanted.virtual_high
             and server.virtual_port == wanted.virtual_port
         ):
             _take_from_trash(tables, row)

@@ -14,8 +14,9 @@ from numpy import int64
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.tables import servers
+from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
 from pylvs.tables.layouts import SERVICE_BUCKETS
-from pylvs.wire import ipv4
+from pylvs.wire import ip, ipv4
 
 FTP: Final = 21
 FTP_DATA: Final = 20
@@ -24,7 +25,7 @@ _MARKED: Final = 0x1_0000  # in the place of a protocol, where services of marks
 
 @compiled
 def _bucket_of(protocol, address, port):
-    return servers.mix(protocol, address, port) % SERVICE_BUCKETS
+    return servers.mix(protocol, ip.fold(address), port) % SERVICE_BUCKETS
 
 
 @compiled
@@ -34,7 +35,7 @@ def find(tables, protocol, address, port):
     while row != NONE:
         service = tables.services[row]
         if (
-            service.address == address
+            is_at(service, address)
             and service.port == port
             and service.protocol == protocol
             and service.mark == 0
@@ -45,15 +46,24 @@ def find(tables, protocol, address, port):
 
 
 @compiled
-def find_marked(tables, mark):
-    """Return the row of the firewall mark's service, or ``NONE``."""
-    row = int64(tables.service_buckets[_bucket_of(_MARKED, mark, 0)])
+def find_marked(tables, mark, family):
+    """Return the row of the firewall mark's service for packets of a family, or ``NONE``."""
+    row = int64(tables.service_buckets[_bucket_of(_MARKED, ip.from_ipv4(mark), 0)])
     while row != NONE:
         service = tables.services[row]
-        if service.mark == mark:
+        if service.mark == mark and service.family == family:
             return row
         row = int64(service.next)
     return NONE
+
+
+@compiled
+def has_any(tables, family):
+    """Whether there is a service of this family: Linux's hooks are there only then."""
+    director = tables.director[0]
+    if family == 6:
+        return director.ipv6_count != 0
+    return director.service_count != director.ipv6_count
 
 
 @compiled
@@ -61,10 +71,11 @@ def find_for(tables, frame):
     """Return the row of the service that a packet is for, or ``NONE``."""
     director = tables.director[0]
     if frame.mark and director.mark_count:
-        row = find_marked(tables, frame.mark)
+        row = find_marked(tables, frame.mark, frame.family)
         if row != NONE:
             return row
-    row = find(tables, frame.protocol, frame.destination, frame.destination_port)
+    destination = destination_of(frame)
+    row = find(tables, frame.protocol, destination, frame.destination_port)
     if row != NONE:
         return row
     port = frame.destination_port
@@ -73,16 +84,16 @@ def find_for(tables, frame):
         and frame.protocol == ipv4.TCP
         and (port == FTP_DATA or port >= director.ip_unprivileged_port_start)
     ):
-        row = find(tables, ipv4.TCP, frame.destination, FTP)
+        row = find(tables, ipv4.TCP, destination, FTP)
         if row != NONE:
             return row
     if director.any_port_count:
-        return find(tables, frame.protocol, frame.destination, 0)
+        return find(tables, frame.protocol, destination, 0)
     return NONE
 
 
 @apart
-def add(tables, protocol, address, port, mark):
+def add(tables, family, protocol, address, port, mark):
     """Add a service; return its row, or ``NONE`` when the table is full."""
     row = _free(tables)
     if row == NONE:
@@ -90,7 +101,8 @@ def add(tables, protocol, address, port, mark):
     service = tables.services[row]
     service.used = 1
     service.protocol = protocol
-    service.address = address
+    service.family = family
+    set_address(service, address)
     service.port = port
     service.mark = mark
     service.head = NONE
@@ -126,14 +138,16 @@ def _free(tables):
 @compiled
 def _bucket(service):
     if service.mark:
-        return _bucket_of(_MARKED, int64(service.mark), 0)
-    return _bucket_of(int64(service.protocol), int64(service.address), int64(service.port))
+        return _bucket_of(_MARKED, ip.from_ipv4(service.mark), 0)
+    return _bucket_of(int64(service.protocol), address_of(service), int64(service.port))
 
 
 @compiled
 def _count(director, service, step):
     """Keep account of what ``find_for`` has to look for at all."""
     director.service_count += step
+    if service.family == 6:
+        director.ipv6_count += step
     if service.mark:
         director.mark_count += step
     elif service.port == 0:

@@ -1,4 +1,4 @@
-"""The Internet checksum: computed (RFC 1071), and updated in place (RFC 1624)."""
+"""The Internet checksum: computed (RFC 1071), and updated in place (RFC 1624); SCTP's CRC."""
 
 import sys
 from typing import Final
@@ -7,7 +7,7 @@ import numpy as np
 from numpy import int64, uint64
 
 from pylvs.jit import compiled
-from pylvs.wire.memory import load_u32
+from pylvs.wire.memory import load_u8, load_u32
 
 LITTLE_ENDIAN: Final = sys.byteorder == "little"
 
@@ -37,7 +37,13 @@ def difference_u16(old, new):
 @compiled
 def difference_u32(old, new):
     """Return likewise the difference that an aligned 32-bit word makes."""
-    return (~old & 0xFFFF) + (~(old >> 16) & 0xFFFF) + (new & 0xFFFF) + (new >> 16)
+    return (~old & 0xFFFF) + (~(old >> 16) & 0xFFFF) + (new & 0xFFFF) + ((new >> 16) & 0xFFFF)
+
+
+@compiled
+def difference_u64(old, new):
+    """Return likewise the difference that two such words make, in one integer."""
+    return difference_u32(old >> 32, new >> 32) + difference_u32(old, new)
 
 
 @compiled
@@ -98,3 +104,27 @@ def _sum_of_header(memory, at, size):
     for option in range(at + 20, at + size, 4):
         total += load_u32(memory, option)
     return total
+
+
+# CRC-32C (Castagnoli), SCTP's checksum (RFC 9260, appendix A): a byte at a time, by table.
+_POLYNOMIAL: Final = 0x82F6_3B78  # 0x1EDC6F41 with its bits in reverse
+
+
+def _remainder(value: int) -> int:
+    for _ in range(8):
+        value = (value >> 1) ^ (_POLYNOMIAL if value & 1 else 0)
+    return value
+
+
+_CRC32C: Final = np.array([_remainder(byte) for byte in range(256)], np.int64)
+
+
+CRC32C_BEGIN: Final = 0xFFFF_FFFF
+
+
+@compiled
+def add_crc32c(memory, at, size, crc):
+    """Return ``crc`` after ``size`` bytes; from ``CRC32C_BEGIN`` on, its complement is the sum."""
+    for i in range(size):
+        crc = int64(_CRC32C[(crc ^ load_u8(memory, at + i)) & 0xFF]) ^ (crc >> 8)
+    return crc

@@ -32,10 +32,10 @@ def size_of(memory, at):
 
 
 @compiled
-def write(memory, at, with_checksum, size):
-    """Write the header in front of ``size`` bytes of IPv4."""
+def write(memory, at, ethertype, with_checksum, size):
+    """Write the header in front of ``size`` bytes of what ``ethertype`` says."""
     store_u16(memory, at, _CHECKSUM_PRESENT if with_checksum else 0)
-    store_u16(memory, at + 2, ethernet.IPV4)
+    store_u16(memory, at + 2, ethertype)
     if with_checksum:
         store_u32(memory, at + 4, 0)
         total = checksum.add(memory, at, SIZE + CHECKSUM_SIZE + size, 0)

@@ -30,11 +30,11 @@ def size_of(memory, udp):
 
 
 @compiled
-def write(memory, udp, source_port, port, size):
-    """Write both headers, without a checksum, in front of ``size`` bytes of IPv4."""
+def write(memory, udp, source_port, port, protocol, size):
+    """Write both headers, without a checksum, in front of ``size`` bytes of ``protocol``."""
     store_u16(memory, udp + transport.SOURCE_PORT, source_port)
     store_u16(memory, udp + transport.DESTINATION_PORT, port)
     store_u16(memory, udp + transport.UDP_LENGTH, SIZE + size)
     store_u16(memory, udp + transport.UDP_CHECKSUM, 0)
-    store_u16(memory, udp + transport.UDP_HEADER_SIZE, ipv4.IPIP)
+    store_u16(memory, udp + transport.UDP_HEADER_SIZE, protocol)
     store_u16(memory, udp + transport.UDP_HEADER_SIZE + 2, 0)

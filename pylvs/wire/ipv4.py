@@ -34,6 +34,7 @@ SOURCE: Final = 12
 DESTINATION: Final = 16
 HEADER_SIZE: Final = 20
 SIZE_MAX: Final = 65535
+MTU_MIN: Final = 68
 
 ICMP: Final = 1
 IGMP: Final = 2

@@ -1,24 +1,90 @@
-"""Addresses as people write them, and as the tables hold them."""
+"""Addresses as people write them, as control has them, and as the tables hold them.
+
+Control's is an int: IPv4's is below 2**32, IPv6's is not.  The tables' is a pair (``wire.ip``).
+"""
 
 import socket
 
+_HALF = 1 << 64
+
 
 def address_of(text: str) -> int:
-    """Return an IPv4 address as a host-order int; raises ValueError.
+    """Return an address as an int; raises ValueError.
 
-    ``inet_aton`` syntax, as ipvsadm takes it (``10.1`` is 10.0.0.1), except that a bare number
-    is no address.
+    IPv4 in ``inet_aton`` syntax, as ipvsadm takes it (``10.1`` is 10.0.0.1), except that a bare
+    number is no address.  IPv6 without brackets or zone; none of ``::/96``, which looks like IPv4.
     """
+    if ":" in text:
+        return _ipv6_of(text)
     if text.isdigit():
-        raise ValueError(f"{text!r} is not an IPv4 address")
+        raise ValueError(f"{text!r} is not an IP address")
     try:
         return int.from_bytes(socket.inet_aton(text), "big")
     except OSError:
-        raise ValueError(f"{text!r} is not an IPv4 address") from None
+        raise ValueError(f"{text!r} is not an IP address") from None
+
+
+def _ipv6_of(text: str) -> int:
+    try:
+        address = int.from_bytes(socket.inet_pton(socket.AF_INET6, text), "big")
+    except OSError:
+        raise ValueError(f"{text!r} is not an IP address") from None
+    if not is_ipv6(address):
+        raise ValueError(f"{text!r} is no station's address")
+    return address
+
+
+def is_ipv6(address: int) -> bool:
+    return address >> 32 != 0
+
+
+def family_of(address: int) -> int:
+    """Return 4 or 6."""
+    return 6 if is_ipv6(address) else 4
 
 
 def address_text(address: int) -> str:
-    return socket.inet_ntoa(int(address).to_bytes(4, "big"))
+    address = int(address)
+    if is_ipv6(address):
+        return socket.inet_ntop(socket.AF_INET6, address.to_bytes(16, "big"))
+    return socket.inet_ntoa(address.to_bytes(4, "big"))
+
+
+def host_text(address: int) -> str:
+    """Return an address as it stands before a port: IPv6's in brackets."""
+    text = address_text(address)
+    return f"[{text}]" if is_ipv6(address) else text
+
+
+def endpoint_text(address: int, port: int) -> str:
+    return f"{host_text(address)}:{port}"
+
+
+def is_unicast(address: int) -> bool:
+    """Whether an address can be one host's."""
+    if is_ipv6(address):
+        return address >> 120 != 0xFF
+    return 0 < address < 0xE000_0000
+
+
+def halves(address: int) -> tuple[int, int]:
+    """Return the pair that the tables hold."""
+    return _signed(address >> 64), _signed(address & (_HALF - 1))
+
+
+def _signed(half: int) -> int:
+    return half - _HALF if half >= _HALF >> 1 else half
+
+
+def joined(high: int, low: int) -> int:
+    """Return the address whose halves these are."""
+    return (int(high) % _HALF) << 64 | int(low) % _HALF
+
+
+def mask_of(prefix: int, family: int) -> int:
+    """Return the mask of a prefix's length, within the family's own bits."""
+    bits = 128 if family == 6 else 32
+    return ((1 << bits) - 1) ^ ((1 << (bits - prefix)) - 1)
 
 
 def mac_of(text: str) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy import int64
 
 from pylvs.jit import compiled
-from pylvs.wire import checksum, ipv4
+from pylvs.wire import checksum, ipv4, ipv6
 from pylvs.wire.memory import load_u8, load_u16
 
 PORTS_SIZE: Final = 4
@@ -105,9 +105,15 @@ def tcp_header_size(memory, transport):
 
 @compiled
 def pseudo_header(memory, ip, protocol, size):
-    """Return the unfolded sum of the IPv4 pseudo-header for ``size`` transport bytes."""
+    """Return the unfolded sum of the pseudo-header for ``size`` transport bytes.
+
+    Of IPv4's or IPv6's: the sums differ in how many addresses' words there are (RFC 8200, 8.1).
+    """
+    begin, end = ip + ipv4.SOURCE, ip + ipv4.HEADER_SIZE
+    if load_u8(memory, ip) >> 4 == 6:
+        begin, end = ip + ipv6.SOURCE, ip + ipv6.HEADER_SIZE
     total = protocol + size
-    for word in range(ip + ipv4.SOURCE, ip + ipv4.HEADER_SIZE, 2):
+    for word in range(begin, end, 2):
         total += load_u16(memory, word)
     return total
 

@@ -184,7 +184,7 @@ def test_a_service_without_room_for_its_address_takes_nobody_elses():
     assert world.manager.table.services == table(*OLD)
     count = int(world.tables.director[0]["own_count"])
     assert count == len(own)
-    assert 0xC000020A in own["address"][:count]
+    assert 0xC000020A in own["address_low"][:count]
 
 
 class Recorder(Guard):

@@ -9,7 +9,7 @@ from pylvs.control.ipvsadm.names import SystemNames
 from tests.packets import number
 from tests.world import VIP, World
 
-HOSTS = {"www.example": VIP, "rs1.example": "10.0.0.11"}
+HOSTS = {"www.example": VIP, "rs1.example": "10.0.0.11", "rs6.example": "2001:db8:2::b"}
 PORTS = {("http", "tcp"): 80, ("http-alt", "tcp"): 8080, ("domain", "udp"): 53}
 
 
@@ -25,7 +25,13 @@ def _resolver(monkeypatch):
     def find(table, key):
         return table[key] if key in table else unknown()
 
-    monkeypatch.setattr(socket, "gethostbyname", lambda name: find(HOSTS, name))
+    def addresses_of(name, _, family):
+        text = find(HOSTS, name)
+        if (family == socket.AF_INET6) != (":" in text):
+            unknown()
+        return [(family, 0, 0, "", (text, 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses_of)
     monkeypatch.setattr(socket, "gethostbyaddr", lambda text: (find(by_address, text), [], []))
     monkeypatch.setattr(socket, "getservbyname", lambda *pair: find(PORTS, pair))
     monkeypatch.setattr(socket, "getservbyport", lambda *pair: find(by_port, pair))
@@ -40,7 +46,9 @@ def run():
 def test_what_is_named_is_found_and_listed_by_name(run):
     assert run("-A -t www.example:http -s rr") == executor.Result()
     assert run("-a -t www.example:http -r rs1.example:http-alt -m") == executor.Result()
+    assert run("-a -t www.example:http -r rs6.example -i") == executor.Result()
     listed = run("-L").output.splitlines()
+    assert "  -> [rs6.example]:http           Tunnel " in listed[5]
     assert listed[3] == "TCP  www.example:http rr"
     assert listed[4].startswith("  -> rs1.example:http-alt         Masq ")
     assert f"TCP  {VIP}:80 rr" in run("-Ln").output

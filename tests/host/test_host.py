@@ -183,7 +183,7 @@ def test_next_hops_make_place_for_others_but_servers_never_do():
     for n in range(2, 60):
         world.after(4).send(tcp_frame(f"192.0.2.{n}", VIP, 40_000, 80, "A", ack=1))
     assert world.reason("no_route") == 0
-    known = {int(row["address"]) for row in world.tables.neighbours}
+    known = {int(row["address_low"]) for row in world.tables.neighbours}
     assert number("10.0.0.11") in known
 
 
@@ -191,7 +191,10 @@ def test_next_hops_make_place_for_others_but_servers_never_do():
     ("frame", "reason"),
     [
         (b"\x02" * 6 + bytes(60), "other_host"),
-        (DIRECTOR_MAC + MAC_A + b"\x86\xdd" + bytes(40), "not_ip"),
+        (DIRECTOR_MAC + MAC_A + b"\x88\xcc" + bytes(40), "not_ip"),
+        (DIRECTOR_MAC + MAC_A + b"\x86\xdd" + bytes(40), "bad_header"),
+        (DIRECTOR_MAC + MAC_A + b"\x86\xdd\x60" + bytes(30), "truncated"),
+        (DIRECTOR_MAC + MAC_A + b"\x86\xdd\x60" + bytes(39), "martian"),
         (DIRECTOR_MAC + MAC_A + b"\x81\x00" + bytes(40), "tagged"),
         (tcp_frame("127.0.0.1", VIP, 1, 80), "martian"),
         (tcp_frame("224.0.0.5", VIP, 1, 80), "martian"),

@@ -126,7 +126,7 @@ def test_a_removed_server_returns_to_its_service_as_itself_and_to_no_other():
     seen = int(world.tables.director[0]["servers_seen"])
     for row in range(seen):
         server = world.tables.servers[row]
-        key[int(server["virtual_port"]), int(server["address"])] = row
+        key[int(server["virtual_port"]), int(server["address_low"])] = row
         server["connections"] = row + 1
     for port, address in names:
         world.rule(f"-d -t {VIP}:{port} -r {address}:{port}")
@@ -134,6 +134,6 @@ def test_a_removed_server_returns_to_its_service_as_itself_and_to_no_other():
         world.rule(f"-a -t {VIP}:{port} -r {address}:{port} -m")
     for row in range(seen):
         server = world.tables.servers[row]
-        assert key[int(server["virtual_port"]), int(server["address"])] == row
+        assert key[int(server["virtual_port"]), int(server["address_low"])] == row
         assert server["connections"] == row + 1
     assert int(world.tables.director[0]["servers_seen"]) == seen

@@ -32,6 +32,7 @@ from pylvs.control.model import (
 )
 from pylvs.errors import UsageError
 from pylvs.frames import NONE
+from pylvs.wire.text import endpoint_text
 
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
@@ -335,9 +336,9 @@ def _server(row: listing.ServerRow) -> dict[str, Any]:
 def _connection(row: listing.ConnectionRow) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL_NAMES[row.protocol].lower(),
-        "client": render.endpoint(*row.client),
-        "virtual": render.endpoint(*row.virtual),
-        "server": render.endpoint(*row.server),
+        "client": endpoint_text(*row.client),
+        "virtual": endpoint_text(*row.virtual),
+        "server": endpoint_text(*row.server),
         "state": row.state,
         "expires": row.expires,
     }

@@ -156,7 +156,8 @@ class Api:
 
     def listen(self, address: str, port: int, token: str) -> None:
         """Answer at a TCP address as well, those who give the token; before ``serve``."""
-        opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        opened = socket.socket(family, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             opened.bind((address, port))

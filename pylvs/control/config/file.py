@@ -19,7 +19,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pylvs.control import settings
@@ -37,25 +37,26 @@ from pylvs.control.model import (
     Timeouts,
 )
 from pylvs.errors import UsageError
-from pylvs.wire.text import address_of
+from pylvs.wire.text import address_of, family_of
 
 DEFAULT_PATH: Final = "/etc/pylvs/pylvs.toml"
-_PREFIX: Final = 24
+_PREFIXES: Final = {4: 24, 6: 64}
+_BITS: Final = {4: 32, 6: 128}
 _TOKEN_LENGTH: Final = 32
 
 
 @dataclass
 class Stated:
-    """All that a file states; addresses are ints in host order."""
+    """All that a file states; addresses are ints."""
 
     place: schema.Place
     services: dict[ServiceKey, Service]
     timeouts: Timeouts
     settings: dict[str, int]
     marks: list[MarkRule]
-    dip: int = 0
-    prefix: int = _PREFIX
-    gateway: int = 0
+    dips: dict[int, int] = field(default_factory=dict)
+    """The director's own addresses, with their prefixes' lengths: one of each family."""
+    gateways: list[int] = field(default_factory=list)
     token: str = ""
 
 
@@ -108,20 +109,30 @@ def _marks(document: schema.Config, stated: Stated) -> list[Fault]:
 
 def _addresses(stated: Stated) -> list[Fault]:
     place, faults = stated.place, []
-    host, slash, length = place.dip.partition("/")
-    prefix = number_of(length, 0, 32) if slash else _PREFIX
     try:
-        stated.dip = address_of(host) if host else 0
-        if prefix is None:
-            raise ValueError(f"{length!r} is no prefix length")
-        stated.prefix = prefix
+        for text in filter(None, place.dip.split(",")):
+            host, slash, length = text.partition("/")
+            address = address_of(host)
+            family = family_of(address)
+            prefix = number_of(length, 0, _BITS[family]) if slash else _PREFIXES[family]
+            if prefix is None:
+                raise ValueError(f"{length!r} is no prefix length")
+            stated.dips[address] = prefix
+        _check_one_each(stated.dips)
     except ValueError as error:
-        faults.append(Fault("director.dip", f"{error}; give IP or IP/LEN"))
+        faults.append(Fault("director.dip", f"{error}; give IP or IP/LEN, or two: IPv4,IPv6"))
     try:
-        stated.gateway = address_of(place.gateway) if place.gateway else 0
+        stated.gateways = [address_of(text) for text in filter(None, place.gateway.split(","))]
+        _check_one_each(stated.gateways)
     except ValueError as error:
         faults.append(Fault("director.gateway", str(error)))
     return faults
+
+
+def _check_one_each(addresses: Iterable[int]) -> None:
+    families = [family_of(address) for address in addresses]
+    if len(set(families)) < len(families):
+        raise ValueError("more than one address of a family")
 
 
 def _api(stated: Stated) -> list[Fault]:

@@ -1,6 +1,7 @@
 """What a document may say, and what is meant where it says nothing.
 
-A service is named ``tcp:192.0.2.10:80`` or ``mark:5``, a server ``10.0.0.11:8080``.
+A service is named ``tcp:192.0.2.10:80``, ``tcp:[2001:db8::10]:80``, ``mark:5``, or ``mark6:5`` for
+IPv6; a server ``10.0.0.11:8080`` or ``[2001:db8::11]:8080``.
 """
 
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
@@ -40,7 +41,7 @@ class Service(Part):
     scheduler: str = "wlc"
     flags: list[str] = field(default_factory=list)
     persistent: Seconds = 0
-    netmask: str = "255.255.255.255"
+    netmask: str = ""  # of persistent clients: 255.255.255.0, or of IPv6 64; none: all of it
     one_packet: bool = False
     servers: list[Server] = field(default_factory=list)
 

@@ -4,9 +4,11 @@ from typing import Final
 
 from pylvs.control.config import schema
 from pylvs.control.config.checking import Fault
-from pylvs.control.ipvsadm.render import flag_names
-from pylvs.control.ipvsadm.rules import number_of, parse_endpoint, scheduler_flags
+from pylvs.control.ipvsadm.render import flag_names, mask_text
+from pylvs.control.ipvsadm.rules import netmask_of, number_of, parse_endpoint, scheduler_flags
 from pylvs.control.model import (
+    ANY_MASK,
+    ANY_PREFIX,
     CHECKSUM,
     MASQUERADE,
     METHODS,
@@ -24,11 +26,10 @@ from pylvs.control.model import (
     marked,
 )
 from pylvs.errors import RuleError, UsageError
-from pylvs.wire.text import address_of, address_text
+from pylvs.wire.text import endpoint_text, family_of, is_unicast
 
-_MARK: Final = "mark"
+_MARKS: Final = {4: "mark", 6: "mark6"}
 _MARK_MAX: Final = 2**32 - 1
-_MULTICAST_BEGIN: Final = 0xE000_0000
 _CHECKSUMS: Final = {"none": 0, "full": CHECKSUM, "remote": REMOTE_CHECKSUM}
 _METHOD_NAMES: Final = {number: name for name, number in METHODS.items()} | {1: "dr"}
 
@@ -36,21 +37,21 @@ _METHOD_NAMES: Final = {number: name for name, number in METHODS.items()} | {1: 
 def service_name(key: ServiceKey) -> str:
     """Return ``tcp:192.0.2.10:80`` or ``mark:5``."""
     if key.mark:
-        return f"{_MARK}:{key.mark}"
-    return f"{PROTOCOL_NAMES[key.protocol].lower()}:{address_text(key.address)}:{key.port}"
+        return f"{_MARKS[key.family]}:{key.mark}"
+    return f"{PROTOCOL_NAMES[key.protocol].lower()}:{endpoint_text(key.address, key.port)}"
 
 
 def service_key(name: str) -> ServiceKey:
     """Return what a service's name says; raises UsageError."""
     kind, _, rest = name.partition(":")
     try:
-        if kind == _MARK:
+        if kind in _MARKS.values():
             mark = number_of(rest, 1, _MARK_MAX)
             if mark is None:
                 raise ValueError(f"a mark is a number from 1 to {_MARK_MAX}")
-            return marked(mark)
+            return marked(mark, 6 if kind == _MARKS[6] else 4)
         if kind not in PROTOCOLS:
-            raise ValueError(f"{kind!r} is none of {', '.join(PROTOCOLS)}, {_MARK}")
+            raise ValueError(f"{kind!r} is none of {', '.join((*PROTOCOLS, *_MARKS.values()))}")
         if ":" not in rest:
             raise ValueError("there is no port")
         return ServiceKey(PROTOCOLS[kind], *parse_endpoint(rest, 0))
@@ -64,7 +65,7 @@ def server_key(name: str, default_port: int) -> ServerKey:
         address, port = parse_endpoint(name, default_port)
     except (ValueError, RuleError) as error:
         raise UsageError(f"{name!r}: {error}; give IP or IP:PORT") from None
-    if address == 0 or address >= _MULTICAST_BEGIN:
+    if not is_unicast(address):
         raise UsageError(f"{name!r} is not the address of one host")
     return ServerKey(address, port)
 
@@ -96,14 +97,15 @@ class _Reader:
         return service
 
     def _terms(self, document: schema.Service, key: ServiceKey, place: str) -> Terms:
-        flags, netmask = 0, 0
+        flags, netmask = 0, ANY_PREFIX if key.family == 6 else ANY_MASK
         try:
             flags = scheduler_flags(document.flags, document.scheduler)
         except RuleError as error:
             self.note(f"{place}.flags", error)
         try:
-            netmask = address_of(document.netmask)
-        except ValueError as error:
+            if document.netmask:
+                netmask = netmask_of(document.netmask, key.family == 6)
+        except RuleError as error:
             self.note(f"{place}.netmask", error)
         if document.persistent:
             flags |= PERSISTENT
@@ -124,6 +126,8 @@ class _Reader:
         method = METHODS[document.method]
         if method != MASQUERADE and not service.mark and key.port != service.port:
             self.note(f"{place}.server", f"port {key.port}: only method nat can change ports")
+        if family_of(key.address) != service.family and document.method != "tun":
+            self.note(f"{place}.server", "only method tun takes a client to the other kind of IP")
         if document.lower > document.upper:
             self.note(f"{place}.lower", f"{document.lower} is above upper, {document.upper}")
         self._check_tunnel(document, place)
@@ -175,7 +179,7 @@ def document_of(service: Service) -> schema.Service:
         terms.scheduler,
         flag_names(terms),
         terms.persistent,
-        address_text(terms.netmask),
+        mask_text(terms, service.key.family),
         bool(terms.flags & ONE_PACKET),
         [server_document(server) for server in service.servers.values()],
     )

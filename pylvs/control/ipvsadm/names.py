@@ -4,6 +4,7 @@
 system's resolver, as ipvsadm does, and may wait for it.
 """
 
+import contextlib
 import socket
 from typing import Final
 
@@ -42,10 +43,10 @@ class SystemNames(Names):
         except ValueError:
             if text.isdigit():
                 raise
-        try:
-            return address_of(socket.gethostbyname(text))
-        except (OSError, UnicodeError):
-            raise ValueError(f"{text!r} is not a host") from None
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError, UnicodeError):
+                return address_of(str(socket.getaddrinfo(text, None, family)[0][4][0]))
+        raise ValueError(f"{text!r} is not a host")
 
     def port_of(self, text: str, protocol: int) -> int:
         try:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from pylvs.control.ipvsadm.render import TITLE
 from pylvs.control.model import METHOD_NAMES, ONE_PACKET, PERSISTENT, PROTOCOL_NAMES
+from pylvs.wire.text import is_ipv6
 
 if TYPE_CHECKING:
     from pylvs.control.listing import ConnectionRow, Counters, ServiceRow
@@ -24,19 +25,22 @@ def services(rows: Iterable["ServiceRow"]) -> str:
     ]
     for row in sorted(rows, key=lambda row: bool(row.key.mark)):
         terms = row.terms
+        wide = row.key.family == 6
         if row.key.mark:
             line = f"FWM  {row.key.mark:08X} {terms.scheduler} "
         else:
-            endpoint = f"{row.key.address:08X}:{row.key.port:04X}"
+            endpoint = f"{_bracketed(row.key.address)}:{row.key.port:04X}"
             line = f"{PROTOCOL_NAMES[row.key.protocol]}  {endpoint} {terms.scheduler} "
-        line += "ops " if terms.flags & ONE_PACKET else ""
-        if not row.key.mark:
+        if row.key.mark or not wide:
+            line += "ops " if terms.flags & ONE_PACKET else ""
+        if not row.key.mark and not wide:
             line += " "
         if terms.flags & PERSISTENT:
-            line += f"persistent {terms.persistent * _TICKS} {terms.netmask:08X}"
+            netmask = terms.netmask << 24 if wide else terms.netmask
+            line += f"persistent {terms.persistent * _TICKS} {netmask:08X}"
         lines.append(line)
         lines += [
-            f"  -> {server.key.address:08X}:{server.key.port:04X}      "
+            f"  -> {_bracketed(server.key.address)}:{server.key.port:04X}      "
             f"{METHOD_NAMES[server.method]:<7} {server.weight:<6} {server.active:<10} "
             f"{server.inactive:<10}"
             for server in row.servers
@@ -44,12 +48,25 @@ def services(rows: Iterable["ServiceRow"]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _whole(address: int) -> str:
+    """Return an address with all its digits."""
+    if not is_ipv6(address):
+        return f"{address:08X}"
+    digits = f"{address:032x}"
+    return ":".join(digits[at : at + 4] for at in range(0, 32, 4))
+
+
+def _bracketed(address: int) -> str:
+    return f"[{_whole(address)}]" if is_ipv6(address) else _whole(address)
+
+
 def connections(rows: Iterable["ConnectionRow"]) -> str:
     """Return the text of /proc/net/ip_vs_conn."""
     lines = [_CONNECTION_TITLES]
     for row in rows:
         ends = " ".join(
-            f"{address:08X} {port:04X}" for address, port in (row.client, row.virtual, row.server)
+            f"{_whole(address)} {port:04X}"
+            for address, port in (row.client, row.virtual, row.server)
         )
         lines.append(f"{PROTOCOL_NAMES[row.protocol]:<3} {ends} {row.state:<11} {row.expires:7}")
     return "\n".join(lines) + "\n"

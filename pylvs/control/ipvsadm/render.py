@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pylvs.control.ipvsadm.names import NUMERIC, Names
 from pylvs.control.model import (
     ANY_MASK,
+    ANY_PREFIX,
     CHECKSUM,
     GRE,
     GUE,
@@ -23,7 +24,7 @@ from pylvs.control.model import (
     Terms,
     Timeouts,
 )
-from pylvs.wire.text import address_text
+from pylvs.wire.text import address_text, is_ipv6
 
 if TYPE_CHECKING:
     from pylvs.control.listing import ConnectionRow, ServerRow, ServiceRow
@@ -62,33 +63,39 @@ def _signed_difference(one: int, other: int) -> int:
 def _compare_services(one: "ServiceRow", other: "ServiceRow") -> int:
     return (
         _signed_difference(one.key.mark, other.key.mark)
+        or one.key.family - other.key.family
         or one.key.protocol - other.key.protocol
-        or _signed_difference(one.key.address, other.key.address)
+        or _compare_addresses(one.key.address, other.key.address)
         or one.key.port - other.key.port
     )
 
 
+def _compare_addresses(one: int, other: int) -> int:
+    if is_ipv6(one) or is_ipv6(other):
+        return (one > other) - (one < other)
+    return _signed_difference(one, other)
+
+
 def _compare_servers(one: Any, other: Any) -> int:
-    return _signed_difference(one.key.address, other.key.address) or one.key.port - other.key.port
-
-
-def endpoint(address: int, port: int) -> str:
-    return f"{address_text(address)}:{port}"
+    return _compare_addresses(one.key.address, other.key.address) or one.key.port - other.key.port
 
 
 def _endpoint(address: int, port: int, protocol: int, names: Names) -> str:
-    return f"{names.host(address)}:{names.service(port, protocol)}"
+    host = names.host(address)
+    return f"{f'[{host}]' if is_ipv6(address) else host}:{names.service(port, protocol)}"
 
 
 def _service_name(key: ServiceKey, names: Names) -> str:
     if key.mark:
-        return f"FWM  {key.mark}"
+        return str(key)
     endpoint = _endpoint(key.address, key.port, key.protocol, names)
-    return f"{PROTOCOL_NAMES[key.protocol]:<4} {endpoint}"[:_NAME_WIDTH]
+    name = f"{PROTOCOL_NAMES[key.protocol]:<4} {endpoint}"
+    return name if key.family == 6 else name[:_NAME_WIDTH]
 
 
 def _server_name(row: Any, protocol: int, names: Names) -> str:
-    return _endpoint(row.key.address, row.key.port, protocol, names)[:_SERVER_WIDTH]
+    name = _endpoint(row.key.address, row.key.port, protocol, names)
+    return name if is_ipv6(row.key.address) else name[:_SERVER_WIDTH]
 
 
 def flag_names(terms: Terms) -> list[str]:
@@ -99,15 +106,22 @@ def flag_names(terms: Terms) -> list[str]:
     return [name for name, bit in zip(names, SCHEDULER_FLAGS, strict=True) if terms.flags & bit]
 
 
-def _terms(terms: Terms) -> str:
+def mask_text(terms: Terms, family: int) -> str:
+    """Return what tells persistent clients apart; nothing if it is the whole address."""
+    if family == 6:
+        return "" if terms.netmask == ANY_PREFIX else str(terms.netmask)
+    return "" if terms.netmask == ANY_MASK else address_text(terms.netmask)
+
+
+def _terms(terms: Terms, family: int) -> str:
     text = f" {terms.scheduler}"
     flags = ",".join(flag_names(terms))
     if flags:
         text += f" ({flags})"
     if terms.flags & PERSISTENT:
         text += f" persistent {terms.persistent}"
-        if terms.netmask != ANY_MASK:
-            text += f" mask {address_text(terms.netmask)}"
+        mask = mask_text(terms, family)
+        text += f" mask {mask}" if mask else ""
         if terms.engine:
             text += f" pe {terms.engine}"
     if terms.flags & ONE_PACKET:
@@ -157,7 +171,7 @@ def table(
         lines += heading
 
         def service_line(row: "ServiceRow") -> str:
-            return _service_name(row.key, names) + _terms(row.terms)
+            return _service_name(row.key, names) + _terms(row.terms, row.key.family)
 
     sort = "nosort" not in show
     for service in _ordered(rows, _compare_services, sort):
@@ -235,17 +249,17 @@ def connections(
 
 def _service_option(key: ServiceKey, names: Names) -> str:
     if key.mark:
-        return f"-f {key.mark}"
+        return f"-f {key.mark}" + (" -6" if key.family == 6 else "")
     option = {6: "-t", 17: "-u", 132: "--sctp-service"}[key.protocol]
     return f"{option} {_endpoint(key.address, key.port, key.protocol, names)}"
 
 
-def _saved_terms(terms: Terms) -> str:
+def _saved_terms(terms: Terms, family: int) -> str:
     line = f" -s {terms.scheduler}"
     if terms.flags & PERSISTENT:
         line += f" -p {terms.persistent}"
-        if terms.netmask != ANY_MASK:
-            line += f" -M {address_text(terms.netmask)}"
+        mask = mask_text(terms, family)
+        line += f" -M {mask}" if mask else ""
     if terms.engine:
         line += f" --pe {terms.engine}"
     if terms.flags & ONE_PACKET:
@@ -269,7 +283,7 @@ def saved(rows: Iterable["ServiceRow"], names: Names = NUMERIC) -> str:
     lines = []
     for service in _ordered(rows, _compare_services, True):
         option = _service_option(service.key, names)
-        lines.append(f"-A {option}{_saved_terms(service.terms)}")
+        lines.append(f"-A {option}{_saved_terms(service.terms, service.key.family)}")
         for server in _ordered(service.servers, _compare_servers, True):
             name = _server_name(server, service.key.protocol, names)
             line = f"-a {option} -r {name} {_method_option(server.method)} -w {server.weight}"
@@ -291,7 +305,8 @@ def command(one: Command) -> str:
     line = f"-{one.verb} {_service_option(one.service, NUMERIC)}"
     server = one.server
     if server is None:
-        return line + (_saved_terms(one.terms) if one.verb in "AE" else "")
+        terms = _saved_terms(one.terms, one.service.family) if one.verb in "AE" else ""
+        return line + terms
     line += f" -r {server.key}"
     if one.verb == "d":
         return line

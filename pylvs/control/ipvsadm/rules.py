@@ -14,6 +14,7 @@ from pylvs.control.ipvsadm.grammar import TRY, USAGE, Line, check, take_apart
 from pylvs.control.ipvsadm.names import NUMERIC, Names
 from pylvs.control.model import (
     ANY_MASK,
+    ANY_PREFIX,
     CHECKSUM,
     DEFAULT_SCHEDULER,
     GRE,
@@ -39,6 +40,7 @@ from pylvs.control.model import (
     marked,
 )
 from pylvs.errors import RuleError, UsageError
+from pylvs.wire.text import family_of
 
 _METHODS: Final = {"masquerading": MASQUERADE, "gatewaying": ROUTE, "ipip": TUNNEL}
 _PERSISTENT_DEFAULT: Final = 360
@@ -68,7 +70,7 @@ def parse_line(words: list[str], names: Names = NUMERIC) -> Command:
         return _daemon(line)
     service = _service_key(line, names)
     timeouts = _timeouts(line) if line.verb == "set" else (0, 0, 0)
-    terms = _terms(line, names) if line.verb in "AE" else Terms()
+    terms = _terms(line, service, names) if line.verb in "AE" else Terms()
     server = _server(line, service, names) if line.verb in "aed" else None
     if line.arguments:
         raise RuleError(f"unexpected argument {line.arguments[0]}")
@@ -77,6 +79,8 @@ def parse_line(words: list[str], names: Names = NUMERIC) -> Command:
         assert service is not None
         _check_service(service, terms)
     if line.verb in "ae":
+        assert service is not None
+        _check_family(service, server)
         _check_tunnel(line, server)
     show = frozenset(name for _, name, _ in line.options)
     return Command(line.verb, service, terms, server, timeouts, show)
@@ -94,8 +98,6 @@ def number_of(text: str, low: int, high: int) -> int | None:
 
 def _host(text: str, names: Names = NUMERIC) -> int:
     """Return the address of a host; raises ValueError."""
-    if ":" in text:
-        raise RuleError(f"{text}: IPv6 is not built yet; give an IPv4 address")
     return names.address_of(text)
 
 
@@ -103,14 +105,15 @@ def parse_endpoint(
     text: str, default_port: int, protocol: int = PROTOCOLS["tcp"], names: Names = NUMERIC
 ) -> tuple[int, int]:
     """Return (address, port) of ``host[:port]``; raises ValueError."""
-    if text.startswith("["):
-        if "]:" not in text:
-            raise ValueError(f"{text!r} lacks its bracket")
-        raise RuleError(f"{text}: IPv6 is not built yet; give an IPv4 address")
-    if text.count(":") > 1:
-        return _host(text, names), default_port
-    host, colon, port_text = text.partition(":")
     port: int | None = default_port
+    if text.startswith("["):
+        host, colon, port_text = text[1:].partition("]:")
+        if not colon or ":" not in host:
+            raise ValueError(f"{text!r} is not [address]:port")
+    elif text.count(":") > 1:
+        return _host(text, names), default_port
+    else:
+        host, colon, port_text = text.partition(":")
     if colon:
         port = number_of(port_text, 0, _PORT_MAX)
         if port is None:
@@ -125,7 +128,7 @@ def _service_key(line: Line, names: Names) -> ServiceKey | None:
         if name == "ipv6":
             if key is None or not key.mark:
                 raise RuleError("-6 used before -f\n")
-            raise RuleError("IPv6 is not built yet")
+            key = marked(key.mark, 6)
         if shown != "service-address":
             continue
         if name == "fwmark-service":
@@ -143,10 +146,10 @@ def _service_key(line: Line, names: Names) -> ServiceKey | None:
     return key
 
 
-def _terms(line: Line, names: Names) -> Terms:
+def _terms(line: Line, service: ServiceKey | None, names: Names) -> Terms:
     flags = 0
     persistent = 0
-    netmask = ANY_MASK
+    netmask = ANY_PREFIX if service and service.family == 6 else ANY_MASK
     if line.has("persistent"):
         text = line.value("persistent")
         seconds = number_of(text, 1, _PERSISTENT_MAX) if text else _PERSISTENT_DEFAULT
@@ -155,16 +158,29 @@ def _terms(line: Line, names: Names) -> Terms:
         flags |= PERSISTENT
         persistent = seconds
     if line.has("netmask"):
-        try:
-            netmask = _host(line.value("netmask"), names)
-        except ValueError:
-            raise RuleError("illegal virtual server persistent mask specified") from None
+        netmask = netmask_of(line.value("netmask"), netmask == ANY_PREFIX, names)
     if line.has("ops"):
         flags |= ONE_PACKET
     scheduler = line.value("scheduler", DEFAULT_SCHEDULER)
     if line.has("sched-flags"):
         flags |= scheduler_flags(line.value("sched-flags").split(","), scheduler)
     return Terms(scheduler, flags, persistent, netmask, line.value("pe"))
+
+
+def netmask_of(text: str, is_ipv6: bool, names: Names = NUMERIC) -> int:
+    """Return an IPv4 mask, or the length of an IPv6 prefix; raises RuleError."""
+    if is_ipv6:
+        prefix = number_of(text, 1, ANY_PREFIX)
+        if prefix is None:
+            raise RuleError("illegal ipv6 netmask specified")
+        return prefix
+    try:
+        mask = _host(text, names)
+    except ValueError:
+        mask = -1
+    if mask < 0 or family_of(mask) == 6:
+        raise RuleError("illegal virtual server persistent mask specified")
+    return mask
 
 
 def scheduler_flags(names: Iterable[str], scheduler: str) -> int:
@@ -178,6 +194,12 @@ def scheduler_flags(names: Iterable[str], scheduler: str) -> int:
             raise RuleError(f"incompatible scheduler flag `{name}'")
         flags |= SCHEDULER_FLAGS[number]
     return flags
+
+
+def _check_family(service: ServiceKey, server: Server | None) -> None:
+    assert server is not None
+    if family_of(server.key.address) != service.family and server.method != TUNNEL:
+        raise RuleError("Different address family is allowed only for tunneling servers")
 
 
 def _check_service(service: ServiceKey, terms: Terms) -> None:
@@ -301,10 +323,13 @@ def _daemon(line: Line) -> Command:
 
 def _check_group(text: str) -> None:
     try:
-        multicast = 0xE000_0000 <= _host(text) < 0xF000_0000
+        group = _host(text)
     except ValueError:
-        multicast = False
-    if not multicast:
+        group = 0
+    if family_of(group) == 6:
+        if group >> 120 != 0xFF:
+            raise RuleError(f"invalid IPv6 mcast-group `{text}'")
+    elif not 0xE000_0000 <= group < 0xF000_0000:
         raise RuleError(f"invalid IPv4 mcast-group `{text}'")
 
 

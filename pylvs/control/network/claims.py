@@ -1,4 +1,4 @@
-"""What the host's own stack must not see, as two nftables tables named pylvs.
+"""What the host's own stack must not see, as three nftables tables named pylvs.
 
 A packet socket gets a copy; the host gets the frame too, and would answer a SYN to a local VIP with
 a reset, or forward a real server's reply untranslated.  Rules at netdev ingress run after the copy
@@ -14,8 +14,9 @@ host's own connections; fragments of services' packets are dropped once the host
 together.  Tagged frames, and everything else, stay with the host.
 """
 
-from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from pylvs.control.model import (
@@ -28,7 +29,7 @@ from pylvs.control.model import (
     ServiceKey,
 )
 from pylvs.control.network.nftables import Nftables
-from pylvs.wire.text import address_text
+from pylvs.wire.text import address_text, family_of, is_ipv6
 
 TABLE: Final = "pylvs"
 _PRIORITY: Final = -500
@@ -36,48 +37,79 @@ _FTP: Final = 21
 _ALL_PORTS: Final = (0, 65_535)
 
 _SERVICES: Final = """
-    meta l4proto . ip daddr . th dport @services drop
-    meta l4proto . ip daddr @any_port drop
-    meta l4proto . ip daddr . th dport @ftp drop"""
+    meta l4proto . {ip} daddr . th dport @services{v} drop
+    meta l4proto . {ip} daddr @any_port{v} drop
+    meta l4proto . {ip} daddr . th dport @ftp{v} drop"""
 
-_CHAIN: Final = """
+_PORT: Final = """
   chain {chain} {{
     type filter hook ingress device "{device}" priority {priority}; policy accept;
     ether type {{ 8021q, 8021ad }} accept
-    meta protocol != ip accept
-    ip frag-off & 0x1fff != 0 ip daddr @own drop
-    ip frag-off & 0x1fff != 0 ip daddr @local accept{services}{marked}
-    ip daddr @own icmp type {{ destination-unreachable, source-quench, time-exceeded }} drop
-    ip daddr @own icmp type echo-request drop
-    ip daddr @local accept
-    meta l4proto {{ icmp, tcp, udp, sctp }} ip frag-off & 0x3fff != 0 ip saddr @senders drop
-    meta l4proto . ip saddr . th sport @servers drop
-    icmp type {{ destination-unreachable, source-quench, time-exceeded }} @th,192,32 @quoted drop
+    meta protocol ip goto packets
+    meta protocol ip6 goto packets6
   }}"""
 
-# 24 bytes into an ICMP error lies the quoted packet's destination: @th,192,32.
+_PACKETS: Final = """
+  chain packets{v} {{
+    {later} {ip} daddr @own{v} drop
+    {later} {ip} daddr @local{v} accept{services}{marked}
+    {ip} daddr @own{v} {errors} drop
+    {ip} daddr @own{v} {icmp} type echo-request drop
+    {ip} daddr @local{v} accept
+    {fragments} {ip} saddr @senders{v} drop
+    meta l4proto . {ip} saddr . th sport @servers{v} drop
+    {errors} {quoted} @quoted{v} drop
+  }}
+"""
 
 _INPUT: Final = """
   chain input {{
     type filter hook input priority -300; policy accept;{services}
   }}"""
 
+_WORDS: Final = {
+    4: {
+        "v": "",
+        "ip": "ip",
+        "icmp": "icmp",
+        "later": "ip frag-off & 0x1fff != 0",
+        "fragments": "meta l4proto { icmp, tcp, udp, sctp } ip frag-off & 0x3fff != 0",
+        "errors": "icmp type { destination-unreachable, source-quench, time-exceeded }",
+        "quoted": "@th,192,32",  # 24 bytes into an ICMP error: the quoted packet's destination
+    },
+    6: {
+        "v": "6",
+        "ip": "ip6",
+        "icmp": "icmpv6",
+        "later": "frag frag-off != 0",
+        "fragments": "exthdr frag exists",
+        "errors": "icmpv6 type 1-4",
+        "quoted": "@th,256,128",
+    },
+}
+"""What an IPv4 and an IPv6 chain call the same things; IPv6's sets end in 6."""
 
 # What the sets hold.
 _KINDS: Final = {
-    "services": "type inet_proto . ipv4_addr . inet_service;",
-    "any_port": "type inet_proto . ipv4_addr;",
-    "ftp": "type inet_proto . ipv4_addr . inet_service; flags interval;",
-    "servers": "type inet_proto . ipv4_addr . inet_service;",
-    "senders": "type ipv4_addr;",
-    "quoted": "typeof @th,192,32;",
-    "own": "type ipv4_addr;",
-    "local": "type ipv4_addr;",
+    "services": "type inet_proto . {address} . inet_service;",
+    "any_port": "type inet_proto . {address};",
+    "ftp": "type inet_proto . {address} . inet_service; flags interval;",
+    "servers": "type inet_proto . {address} . inet_service;",
+    "senders": "type {address};",
+    "quoted": "typeof {quoted};",
+    "own": "type {address};",
+    "local": "type {address};",
 }
 _OF_BOTH_TABLES: Final = ("services", "any_port", "ftp")
+_FAMILIES: Final = (4, 6)
 
 Element = tuple[str, str]
 """A set's name, and what is in it."""
+
+
+def _set_name(kind: str, address: int) -> str:
+    """Return the name of the set of a kind that an address belongs to."""
+    return kind + _WORDS[family_of(address)]["v"]
 
 
 def elements_of(service: Service | None, local: Collection[int]) -> frozenset[Element]:
@@ -88,15 +120,18 @@ def elements_of(service: Service | None, local: Collection[int]) -> frozenset[El
     key = service.key
     address = address_text(key.address)
     if not key.mark:
+        name = partial(_set_name, address=key.address)
         if key.address not in local:
-            elements.add(("own", address))
+            elements.add((name("own"), address))
         if key.port:
-            elements.add(("services", _endpoint(key)))
+            elements.add((name("services"), _endpoint(key)))
         else:
-            elements.add(("any_port", f"{PROTOCOL_NAMES[key.protocol].lower()} . {address}"))
+            protocol = PROTOCOL_NAMES[key.protocol].lower()
+            elements.add((name("any_port"), f"{protocol} . {address}"))
         is_ftp = key.port == _FTP and key.protocol == PROTOCOLS["tcp"]
         if is_ftp and service.terms.persistent and key.address not in local:
-            elements |= {("ftp", f"tcp . {address} . {ports}") for ports in ("20", "1024-65535")}
+            ranges = ("20", "1024-65535")
+            elements |= {(name("ftp"), f"tcp . {address} . {ports}") for ports in ranges}
     for server in service.servers.values():
         elements.update(elements_of_server(key, server))
     return frozenset(elements)
@@ -109,10 +144,11 @@ def elements_of_server(service: ServiceKey, server: Server) -> Iterable[Element]
     address, port = server.key
     text = address_text(address)
     protocol = PROTOCOL_NAMES[service.protocol].lower()
+    quoted = f"{address:#034x}" if is_ipv6(address) else f"{address:#010x}"
     return (
-        ("servers", f"{protocol} . {text} . {port}"),
-        ("senders", text),
-        ("quoted", f"{address:#010x}"),
+        (_set_name("servers", address), f"{protocol} . {text} . {port}"),
+        (_set_name("senders", address), text),
+        (_set_name("quoted", address), quoted),
     )
 
 
@@ -123,40 +159,46 @@ def _endpoint(key: ServiceKey) -> str:
 def ruleset(
     devices: Iterable[str],
     elements: Iterable[Element],
-    marks: Iterable[int] = (),
-    rules: Iterable[MarkRule] = (),
+    marks: Iterable[tuple[int, int]] = (),
+    rules: Sequence[MarkRule] = (),
 ) -> str:
-    """Return the tables' text; ``marks`` are those of services, ``rules`` what packets get them."""
-    held: dict[str, list[str]] = {name: [] for name in _KINDS}
+    """Return the tables' text.
+
+    ``marks`` are those of services, with their families, ``rules`` what packets get them.
+    """
+    held: dict[str, list[str]] = defaultdict(list)
     for name, element in sorted(set(elements)):
         held[name].append(element)
-    sets = {name: _set(name, held[name]) for name in _KINDS}
-    marked = _marked(rules, set(marks))
-    chains = (
-        _CHAIN.format(
-            chain=f"port_{row}",
-            device=device,
-            priority=_PRIORITY,
-            services=_SERVICES,
-            marked=marked,
-        )
+    ports = (
+        _PORT.format(chain=f"port_{row}", device=device, priority=_PRIORITY)
         for row, device in enumerate(devices)
     )
-    ingress = f"table netdev {TABLE} {{\n{''.join(sets.values())}{''.join(chains)}\n}}\n"
-    both = "".join(sets[name] for name in _OF_BOTH_TABLES)
-    return ingress + f"table ip {TABLE} {{\n{both}{_INPUT.format(services=_SERVICES)}\n}}\n"
+    ingress, hosts = "", ""
+    for family in _FAMILIES:
+        words = _WORDS[family]
+        sets = {name: _set(name, family, held[name + words["v"]]) for name in _KINDS}
+        services = _SERVICES.format(**words)
+        marked = _marked([rule for rule in rules if (rule.mark, family) in set(marks)], family)
+        ingress += "".join(sets.values())
+        ingress += _PACKETS.format(**words, services=services, marked=marked)
+        both = "".join(sets[name] for name in _OF_BOTH_TABLES)
+        hosts += f"table {words['ip']} {TABLE} {{\n{both}{_INPUT.format(services=services)}\n}}\n"
+    return f"table netdev {TABLE} {{\n{ingress}{''.join(ports)}\n}}\n{hosts}"
 
 
-def _set(name: str, elements: list[str]) -> str:
+def _set(kind: str, family: int, elements: list[str]) -> str:
+    """Return the definition of a set with its elements."""
+    words = _WORDS[family]
+    holds = _KINDS[kind].format(address=f"ipv{family}_addr", **words)
     body = f" elements = {{ {', '.join(elements)} }};" if elements else ""
-    return f"  set {name} {{ {_KINDS[name]}{body} }}\n"
+    return f"  set {kind}{words['v']} {{ {holds}{body} }}\n"
 
 
-def _marked(rules: Iterable[MarkRule], marks: set[int]) -> str:
-    """Return the rules for what gets the mark of a service."""
+def _marked(rules: Iterable[MarkRule], family: int) -> str:
+    """Return the rules for what gets the mark of a family's service."""
     text = ""
     for rule in rules:
-        if rule.mark not in marks:
+        if rule.family != family:
             continue
         line = ""
         for side, address, prefix in (
@@ -164,7 +206,7 @@ def _marked(rules: Iterable[MarkRule], marks: set[int]) -> str:
             ("daddr", rule.destination, rule.destination_prefix),
         ):
             if prefix:
-                line += f"ip {side} {address_text(address)}/{prefix} "
+                line += f"{_WORDS[family]['ip']} {side} {address_text(address)}/{prefix} "
         if rule.protocol:
             line += f"meta l4proto {rule.protocol} "
         if rule.ports != _ALL_PORTS:
@@ -174,7 +216,7 @@ def _marked(rules: Iterable[MarkRule], marks: set[int]) -> str:
 
 
 _CLEAR: Final = "".join(
-    f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("netdev", "ip")
+    f"table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in ("netdev", "ip", "ip6")
 )
 
 
@@ -194,15 +236,15 @@ class Claims:
         devices: Iterable[str],
         services: Mapping[ServiceKey, Service],
         local: Collection[int],
-        rules: Iterable[MarkRule] = (),
+        rules: Sequence[MarkRule] = (),
     ) -> None:
         """Put the tables for these services in the place of whatever tables there were."""
         by_service: dict[Hashable, frozenset[Element]] = {
             key: elements_of(service, local) for key, service in services.items()
         }
         users = Counter(element for elements in by_service.values() for element in elements)
-        addresses = [("local", address_text(address)) for address in local]
-        marks = [key.mark for key in services if key.mark]
+        addresses = [(_set_name("local", address), address_text(address)) for address in local]
+        marks = [(key.mark, key.family) for key in services if key.mark]
         self._nftables.run(_CLEAR + ruleset(devices, [*users, *addresses], marks, rules))
         # What commands under way have claimed, by their threads' numbers, stays theirs.
         pending = [pair for pair in self._by_service.items() if isinstance(pair[0], int)]
@@ -236,6 +278,13 @@ class Claims:
         self._nftables.run(_CLEAR)
 
 
+def _tables_of(name: str) -> tuple[str, ...]:
+    """Return the families of the tables that hold a set of this name."""
+    if name.removesuffix("6") not in _OF_BOTH_TABLES:
+        return ("netdev",)
+    return ("netdev", "ip6" if name.endswith("6") else "ip")
+
+
 def _edit(verb: str, elements: Iterable[Element]) -> str:
     held: dict[str, list[str]] = {}
     for name, element in elements:
@@ -243,5 +292,5 @@ def _edit(verb: str, elements: Iterable[Element]) -> str:
     return "".join(
         f"{verb} element {family} {TABLE} {name} {{ {', '.join(listed)} }}\n"
         for name, listed in held.items()
-        for family in (("netdev", "ip") if name in _OF_BOTH_TABLES else ("netdev",))
+        for family in _tables_of(name)
     )

@@ -25,11 +25,12 @@ from pylvs.drivers.base import Port
 from pylvs.engine.loop import Engine
 from pylvs.frames import NONE
 from pylvs.tables.layouts import ASKED, KNOWN
-from pylvs.wire.text import address_of, address_text, mac_of
+from pylvs.wire.text import address_of, address_text, family_of, joined, mac_of
 
 log = logging.getLogger("pylvs.network")
 
-_AF_INET: Final = 2
+_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_GLOBAL_SCOPE: Final = 0
 _NTF_USE: Final = 0x01
 _NUD_FAILED: Final = 0x20
 _NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable ... noarp, permanent
@@ -37,9 +38,23 @@ _IFF_UP: Final = 1
 _TABLES: Final = (254, 255)  # main, local
 _REFRESH_S: Final = 10.0
 _RETRY_S: Final = 1.0  # should a notification have been lost
-_GROUPS: Final = 0x01 | 0x04 | 0x10 | 0x40  # links, neighbours, IPv4 addresses and routes
+_GROUPS: Final = (
+    0x01 | 0x04 | 0x10 | 0x40 | 0x100 | 0x400
+)  # links, neighbours; addresses and routes of IPv4, of IPv6
 _NEIGHBOUR_KINDS: Final = {28, 29, 30}  # RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH
 _SETTLE_S: Final = 0.05  # changes come in bursts; read again once they pause
+
+
+_Primary = dict[tuple[int, int], int]
+"""An address by interface index and family."""
+
+
+def _address_or_none(text: str | None) -> int:
+    """Return an address as an int, 0 for none or one like ::1 that nobody sends to."""
+    try:
+        return address_of(text) if text else 0
+    except ValueError:
+        return 0
 
 
 class Network:
@@ -85,8 +100,9 @@ class Network:
         self._events.close()
 
     def _take_neighbours(self) -> None:
-        for message in self._netlink.get_neighbours(family=_AF_INET):
-            self._take_neighbour(message)
+        for family in _FAMILIES.values():
+            for message in self._netlink.get_neighbours(family=family):
+                self._take_neighbour(message)
 
     def present(self) -> list[int]:
         """Return the ports that have an interface now."""
@@ -110,7 +126,7 @@ class Network:
                 ports[row]["mac"] = mac
                 ports[row]["mtu"] = mtu
                 ports[row]["up"] = is_up
-                ports[row]["address"] = primary.get(self._index_by_row[row], 0)
+                ports[row]["address"] = primary.get((self._index_by_row[row], 4), 0)
             for row in set(self._row_by_name.values()) - links.keys():
                 ports[row]["up"] = False
             self._manager.set_local(addresses)
@@ -145,21 +161,35 @@ class Network:
                 self.on_return(row)
                 self._bound[row] = index
 
-    def _read_addresses(self) -> tuple[frozenset[int], dict[int, int]]:
-        """Return all local addresses, and the first one of each interface."""
+    def _read_addresses(self) -> tuple[frozenset[int], "_Primary"]:
+        """Return all local addresses, and the first one of each interface and family.
+
+        Of IPv6 the first one that is not its link's alone, if there is one.
+        """
         every = set()
-        primary: dict[int, int] = {}
-        for message in self._netlink.get_addr(family=_AF_INET):
-            address = address_of(message.get_attr("IFA_LOCAL"))
-            every.add(address)
-            primary.setdefault(message["index"], address)
+        primary: _Primary = {}
+        for family, number in _FAMILIES.items():
+            messages = self._netlink.get_addr(family=number)
+            for message in sorted(messages, key=lambda one: one["scope"] != _GLOBAL_SCOPE):
+                text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                address = _address_or_none(text)
+                if address:
+                    every.add(address)
+                    primary.setdefault((message["index"], family), address)
         return frozenset(every), primary
 
     def _read_routes(
-        self, links: dict[int, tuple[int, int, bool]], primary: dict[int, int]
+        self, links: dict[int, tuple[int, int, bool]], primary: "_Primary"
+    ) -> list[Route]:
+        return [
+            route for family in _FAMILIES for route in self._read_routes_of(family, links, primary)
+        ]
+
+    def _read_routes_of(
+        self, family: int, links: dict[int, tuple[int, int, bool]], primary: "_Primary"
     ) -> list[Route]:
         routes = []
-        for message in self._netlink.get_routes(family=_AF_INET):
+        for message in self._netlink.get_routes(family=_FAMILIES[family]):
             if message.get_attr("RTA_TABLE") not in _TABLES:
                 continue
             hop = message
@@ -173,14 +203,15 @@ class Network:
             gateway = hop.get_attr("RTA_GATEWAY")
             routes.append(
                 Route(
-                    network=address_of(message.get_attr("RTA_DST") or "0.0.0.0"),
+                    network=_address_or_none(message.get_attr("RTA_DST")),
                     prefix=message["dst_len"],
-                    gateway=address_of(gateway) if gateway else 0,
-                    source=address_of(source) if source else primary.get(index, 0),
+                    gateway=_address_or_none(gateway),
+                    source=_address_or_none(source) or primary.get((index, family), 0),
                     port=row,
                     mtu=mtu or (links[row][1] if row in links else 65_535),
                     kind=message["type"],
                     metric=message.get_attr("RTA_PRIORITY") or 0,
+                    family=family,
                 )
             )
         return routes
@@ -188,9 +219,9 @@ class Network:
     def _take_neighbour(self, message: Any) -> None:
         row = self._row_by_index.get(message["ifindex"])
         destination = message.get_attr("NDA_DST")
-        if row is None or message["family"] != _AF_INET or destination is None:
+        if row is None or message["family"] not in _FAMILIES.values() or destination is None:
             return
-        address = address_of(destination)
+        address = _address_or_none(destination)
         mac = message.get_attr("NDA_LLADDR")
         if message["state"] & _NUD_USABLE and mac:
             self._engine.call(lambda: self._manager.learn(row, address, mac_of(mac)))
@@ -208,7 +239,8 @@ class Network:
                 port = tables.ports[int(row["port"])]
                 wanted = row["state"] == state and (row["pinned"] or state == ASKED)
                 if wanted and not port["own_arp"] and not port["raw_ip"]:
-                    found.append((int(row["port"]), int(row["address"])))
+                    address = joined(row["address_high"], row["address_low"])
+                    found.append((int(row["port"]), address))
             return found
 
         asked = self._engine.call(find)
@@ -217,8 +249,11 @@ class Network:
             if index is None:
                 continue
             text = address_text(address)
+            family = _FAMILIES[family_of(address)]
             try:
-                self._netlink.neigh("replace", dst=text, ifindex=index, flags=_NTF_USE, state=0)
+                self._netlink.neigh(
+                    "replace", family=family, dst=text, ifindex=index, flags=_NTF_USE, state=0
+                )
             except NetlinkError as error:
                 log.warning("cannot have %s resolved: %s", text, error)
         if asked and state == ASKED:

@@ -120,7 +120,7 @@ def test_services_and_servers_are_put_and_deleted(spoken):
         (f"/services/{NAME}", {"weight": 1}, "no such field"),
         (f"/services/{NAME}", {"flags": ["sh-port"]}, "flag"),
         (f"/services/{NAME}/servers/{SERVER}", {"lower": 2}, "above upper"),
-        (f"/services/{NAME}/servers/nowhere", {}, "not an IPv4 address"),
+        (f"/services/{NAME}/servers/nowhere", {}, "not an IP address"),
         ("/settings", {"sloppy_tcp": 2, "drop_entry": "x"}, "drop_entry: give a number"),
     ],
 )

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from pylvs.control.config import checking, file, schema, services
 from pylvs.control.model import Timeouts, marked
 from pylvs.errors import UsageError
+from pylvs.wire.text import address_of
 from tests.conftest import examples
 
 WHOLE = """
 marks = ["5=tcp/192.0.2.10:80,443"]
 [director]
 interfaces = ["eth0", "eth1"]
-dip = "192.0.2.2/25"
+dip = "192.0.2.2/25,2001:db8::2"
+gateway = "192.0.2.1,2001:db8::1"
 [timeouts]
 udp = 30
 [settings]
@@ -41,6 +43,15 @@ tunnel_port = 6080
 tunnel_checksum = "remote"
 [[services]]
 service = "mark:5"
+[[services]]
+service = "mark6:5"
+[[services]]
+service = "udp:[2001:db8::10]:53"
+persistent = 60
+netmask = "64"
+[[services.servers]]
+server = "[2001:db8::b]:5353"
+method = "nat"
 """
 
 
@@ -53,12 +64,16 @@ def faults_of(text):
 def test_a_whole_file_is_read():
     stated = file.read_text(WHOLE, "f")
     assert stated.place.interfaces == ["eth0", "eth1"]
-    assert (stated.dip, stated.prefix) == (0xC0000202, 25)
+    assert stated.dips == {address_of("192.0.2.2"): 25, address_of("2001:db8::2"): 64}
+    assert stated.gateways == [address_of("192.0.2.1"), address_of("2001:db8::1")]
     assert stated.timeouts == Timeouts(udp=30)
     assert stated.settings == {"conn_reuse_mode": 2, "net.ipv4.vs.sloppy_tcp": 1}
     assert len(stated.marks) == 2
-    web, mark = stated.services.values()
+    web, mark, mark6, names = stated.services.values()
     assert mark.key == marked(5)
+    assert mark6.key == marked(5, 6)
+    assert (str(names.key), names.terms.netmask) == ("UDP [2001:db8::10]:53", 64)
+    assert list(map(str, names.servers)) == ["[2001:db8::b]:5353"]
     assert (web.terms.scheduler, web.terms.flags, web.terms.persistent) == ("sh", 0x11, 300)
     one, other = web.servers.values()
     assert (one.method, one.weight, one.upper, one.lower) == (0, 2, 9, 4)
@@ -149,9 +164,15 @@ def test_things_in_lists_keep_their_numbers_when_one_before_is_nothing():
         ("[director]", "interfaces"),
         ("[director]\ntap = 't'\ntun = 'u'", "one of"),
         ("[director]\ninterfaces = ['a', 'a']", "twice"),
-        ("[director]\ntap = 't'\ndip = '1.2.x'", "not an IPv4 address"),
+        ("[director]\ntap = 't'\ndip = '1.2.x'", "not an IP address"),
         ("[director]\ntap = 't'\ndip = '1.2.3.4/40'", "prefix"),
-        ("[director]\ntap = 't'\ngateway = 'home'", "not an IPv4 address"),
+        ("[director]\ntap = 't'\ngateway = 'home'", "not an IP address"),
+        ("[director]\ntap = 't'\ngateway = '1.2.3.4,1.2.3.5'", "more than one address of a family"),
+        (
+            "[[services]]\nservice = 'tcp:[2001:db8::1]:80'\n"
+            "[[services.servers]]\nserver = '10.0.0.1:80'",
+            "other kind of IP",
+        ),
         (
             "[director]\ntun = 't'\n[[services]]\nservice = 'tcp:1.2.3.4:80'\n"
             "[[services.servers]]\nserver = '1.1.1.1'",
@@ -251,7 +272,11 @@ def test_an_address_of_the_api_needs_a_secret_that_others_cannot_read(tmp_path):
     secret = tmp_path / "token"
     place = "[director]\ninterfaces = ['eth0']\napi = '{}'\ntoken_file = '{}'\n"
     assert "token_file" in "".join(faults_of("[director]\ninterfaces=['e']\napi = '127.0.0.1:1'"))
-    for address, told in (("localhost:1", "IPv4"), ("1.2.3.4:x", "no port"), ("1.2.3.4", "IPv4")):
+    for address, told in (
+        ("localhost:1", "IP addr"),
+        ("1.2.3.4:x", "no port"),
+        ("1.2.3.4", "IP addr"),
+    ):
         assert told in "".join(faults_of(place.format(address, secret)))
     text = place.format("127.0.0.1:8090", secret)
     assert "No such file" in "".join(faults_of(text))
