@@ -62,8 +62,8 @@ def endpoint_text(address: int, port: int) -> str:
 
 def is_unicast(address: int) -> bool:
     """Whether an address can be one host's."""
-    if is_ipv6(address):
-        return address >> 120 != 0xFF
+    if is_ipv6(address):  # nor is one its link's alone, or IPv4's in disguise (::ffff:0:0/96)
+        return address >> 120 != 0xFF and address >> 118 != 0x3FA and address >> 32 != 0xFFFF
     return 0 < address < 0xE000_0000
 
 

@@ -1,7 +1,6 @@
 """ipvsadm's tables, to the column."""
 
 from collections.abc import Callable, Collection, Iterable
-from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, Final
 
 from pylvs.control.ipvsadm.names import NUMERIC, Names
@@ -71,9 +70,12 @@ def _compare_services(one: "ServiceRow", other: "ServiceRow") -> int:
 
 
 def _compare_addresses(one: int, other: int) -> int:
-    if is_ipv6(one) or is_ipv6(other):
-        return (one > other) - (one < other)
-    return _signed_difference(one, other)
+    """Compare word by word, as they lie in ipvsadm's memory: IPv4's is IPv6's first."""
+    if not is_ipv6(one) and not is_ipv6(other):
+        return _signed_difference(one, other)
+    one, other = (end if is_ipv6(end) else end << 96 for end in (one, other))
+    words = (_signed_difference(one >> bits, other >> bits) for bits in (96, 64, 32, 0))
+    return next(filter(None, words), 0)
 
 
 def _compare_servers(one: Any, other: Any) -> int:
@@ -140,7 +142,29 @@ def _tunnel(row: "ServerRow") -> str:
 
 
 def _ordered(rows: Iterable[Any], compare: Callable[[Any, Any], int], sort: bool) -> list[Any]:
-    return sorted(rows, key=cmp_to_key(compare)) if sort else list(rows)
+    """Return the rows as the C library's qsort leaves them.
+
+    The comparison is no order when addresses are far apart: then the way to it decides, so this is
+    a merge sort from the top down, as that one is.
+    """
+    rows = list(rows)
+    if not sort or len(rows) < 2:
+        return rows
+    middle = len(rows) // 2
+    left = _ordered(rows[:middle], compare, sort)
+    right = _ordered(rows[middle:], compare, sort)
+    if compare(left[-1], right[0]) <= 0:
+        return left + right
+    merged = []
+    at = to = 0
+    while at < len(left) and to < len(right):
+        if compare(left[at], right[to]) <= 0:
+            merged.append(left[at])
+            at += 1
+        else:
+            merged.append(right[to])
+            to += 1
+    return merged + left[at:] + right[to:]
 
 
 def table(

@@ -108,7 +108,7 @@ def parse_endpoint(
     port: int | None = default_port
     if text.startswith("["):
         host, colon, port_text = text[1:].partition("]:")
-        if not colon or ":" not in host:
+        if not colon:
             raise ValueError(f"{text!r} is not [address]:port")
     elif text.count(":") > 1:
         return _host(text, names), default_port
@@ -158,13 +158,22 @@ def _terms(line: Line, service: ServiceKey | None, names: Names) -> Terms:
         flags |= PERSISTENT
         persistent = seconds
     if line.has("netmask"):
-        netmask = netmask_of(line.value("netmask"), netmask == ANY_PREFIX, names)
+        given = [name for _, name, _ in line.options]
+        follows = "netmask" in given[_last_of_service(given) :]
+        if netmask == ANY_MASK or follows:
+            netmask = netmask_of(line.value("netmask"), netmask == ANY_PREFIX, names)
     if line.has("ops"):
         flags |= ONE_PACKET
     scheduler = line.value("scheduler", DEFAULT_SCHEDULER)
     if line.has("sched-flags"):
         flags |= scheduler_flags(line.value("sched-flags").split(","), scheduler)
     return Terms(scheduler, flags, persistent, netmask, line.value("pe"))
+
+
+def _last_of_service(given: list[str]) -> int:
+    """Return where the last option stands that names the service: IPv6's sets the mask anew."""
+    names = {"tcp-service", "udp-service", "sctp-service", "fwmark-service", "ipv6"}
+    return max(at for at, name in enumerate(given) if name in names)
 
 
 def netmask_of(text: str, is_ipv6: bool, names: Names = NUMERIC) -> int:
