@@ -46,10 +46,6 @@ FRAME: Final = np.dtype(
         ("protocol", _SMALL),
         ("source", _WIDE),  # host order; for IPv6 a keyed fold, compared in full later
         ("destination", _WIDE),
-        ("source_high", _WIDE),  # of IPv6 alone: the whole addresses, in halves
-        ("source_low", _WIDE),
-        ("destination_high", _WIDE),
-        ("destination_low", _WIDE),
         ("source_port", _SMALL),
         ("destination_port", _SMALL),
         ("ip", _WIDE),  # offset of the IP header in memory
@@ -69,6 +65,10 @@ FRAME: Final = np.dtype(
         ("verdict", _SMALL),
         ("reason", _SMALL),
         ("leaves", _SMALL),  # in row k: which frame is the k-th to leave
+        ("source_high", _WIDE),  # of IPv6 alone: the whole addresses, in halves
+        ("source_low", _WIDE),
+        ("destination_high", _WIDE),
+        ("destination_low", _WIDE),
     ],
     align=True,
 )

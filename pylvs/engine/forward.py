@@ -140,7 +140,7 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
         server.exception = NONE
     if not _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
         return
-    if routing.has_options(frame):
+    if routing.may_have_options(frame):
         routing.finish_options(memory, frame, 0)
     if method == TUNNEL:
         _tunnel(tables, memory, frames, count, frame, server, mtu, now_ms)
@@ -209,16 +209,17 @@ def _take_back(tables, memory, answer, row, method):
 def _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
     """Take one from the TTL and see whether the packet fits; if not, the client was told."""
     if routing.outlives(tables, memory, frames, count, frame, now_ms):
-        ip.take_hop(memory, frame.ip)
+        routing.take_hop(memory, frame)
         if method == TUNNEL:
-            mtu -= tunnel.overhead(server)
+            mtu -= server.overhead
             if mtu < tunnel.mtu_min(server):
                 discard(frame, Reason.NO_ROUTE)
                 return False
             if frame.family == 4 and not tables.director[0].pmtu_disc:
                 return True
-        is_error = frame.quotes and frame.family == 4  # which Linux does not measure
-        if is_error or routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
+        if frame.quotes and frame.family == 4:
+            return True  # an error's size Linux does not look at
+        if routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
             return True
     director = tables.director[0]
     if director.listed < director.born:
@@ -260,7 +261,7 @@ def _bypass(tables, memory, frames, count, frame, now_ms):
         return
     if not routing.outlives(tables, memory, frames, count, frame, now_ms):
         return
-    ip.take_hop(memory, frame.ip)
+    routing.take_hop(memory, frame)
     mtu = paths.mtu_to(tables, path_row, destination, now_ms)
     if routing.fits(tables, memory, frames, count, frame, mtu, now_ms):
         send_to(tables, memory, frames, count, frame, destination, now_ms)
@@ -280,7 +281,7 @@ def _forward_reply(tables, memory, frames, count, frame, now_ms):
         related.translate_out(tables, memory, frame, entry)
     else:
         masquerade.translate_reply(tables, memory, frame, entry)
-    if routing.has_options(frame):
+    if routing.may_have_options(frame):
         routing.finish_options(memory, frame, int64(entry.virtual_address))
     hop = paths.next_hop(tables, path_row, client)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
@@ -317,7 +318,7 @@ def _send_on(tables, memory, frames, count, frame, now_ms):
         discard(frame, Reason.TOO_BIG)
         _tell_sender(tables, memory, frames, count, frame, now_ms)
         return
-    if routing.has_options(frame):
+    if routing.may_have_options(frame):
         routing.finish_options(memory, frame, tables.paths[path_row].source_low)
     hop = paths.next_hop(tables, path_row, destination)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)

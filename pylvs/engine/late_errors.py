@@ -14,6 +14,7 @@ from numpy import int64
 from pylvs.forwarding import related
 from pylvs.forwarding.transmit import discard, send_to
 from pylvs.frames import LOCAL_DELIVERY, NO_ECHO, NONE, ON_THE_WAY, Reason
+from pylvs.host import routing
 from pylvs.host.errors import compose, compose_from_own
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, paths, servers
@@ -94,7 +95,7 @@ def _take_in(tables, memory, frames, count, error, is_known, now_ms):
         servers.charge_request(tables, int64(entry.server), error.packet_size)
         error.connection = row
         related.translate_in(tables, memory, error, entry)
-        ip.take_hop(memory, error.ip)
+        routing.take_hop(memory, error)
         error.reason = Reason.ERROR_SENT
         server = connections.server_of(tables, row)
         send_to(tables, memory, frames, count, error, server, now_ms)

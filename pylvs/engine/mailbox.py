@@ -10,6 +10,7 @@ import numpy as np
 from numpy import int64
 
 from pylvs import schedulers
+from pylvs.forwarding import tunnel
 from pylvs.frames import NONE
 from pylvs.jit import apart, attributed, compiled, door
 from pylvs.tables import connections, neighbours, paths, servers, services
@@ -186,6 +187,7 @@ def _edit_server(tables, server, command):
     server.tunnel_type = command.tunnel_type
     server.tunnel_port = command.tunnel_port
     server.tunnel_flags = command.tunnel_flags
+    tunnel.measure(server)
     server.exception = UNROUTED
     if changed or command.kind == ADD_SERVER:
         servers.weigh_load(server)

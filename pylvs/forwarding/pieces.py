@@ -20,7 +20,7 @@ def cut(tables, memory, frames, count, frame, limit):
     They follow ``frames[count + director.born]`` in order, with the frame's Ethernet header in
     front.  Returns whether there was room for all.
     """
-    if ip.is_version_6(memory, frame.ip):
+    if frame.family == 6:
         return _cut_ipv6(tables, memory, frames, count, frame, limit)
     header = ipv4.header_size(memory, frame.ip)
     payload = frame.packet_size - header

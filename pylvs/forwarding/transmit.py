@@ -9,7 +9,7 @@ from pylvs.frames import HEADROOM, NONE, Reason, Verdict
 from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours, paths
 from pylvs.tables.layouts import HELD_PER_HOP, HELD_SLOT, KNOWN, UNICAST
-from pylvs.wire import ethernet, ip, ipv6
+from pylvs.wire import ethernet, ipv6
 from pylvs.wire.memory import copy
 
 
@@ -31,7 +31,7 @@ def send(tables, memory, frames, count, frame, path_row, neighbour_row, mtu, now
     neighbour = tables.neighbours[neighbour_row]
     port = tables.ports[neighbour.port]
     frame.port_out = neighbour.port
-    ethertype = ethernet.IPV6 if ip.is_version_6(memory, frame.ip) else ethernet.IPV4
+    ethertype = ethernet.IPV4 if frame.family == 4 else ethernet.IPV6
     ethernet.write(memory, frame.offset, neighbour.mac, port.mac, ethertype)
     frame.verdict = Verdict.TRANSMIT
     may_be_cut = frame.segment_kind == 0 and (frame.packet_size > mtu or frame.fragment_max)
@@ -53,7 +53,7 @@ def _send_pieces(tables, memory, frames, count, frame, neighbour_row, mtu, now_m
     limit = min(frame.fragment_max, mtu) if frame.fragment_max else mtu
     if frame.packet_size <= limit:
         return False
-    if frame.fragment_max and ip.is_version_6(memory, frame.ip):
+    if frame.fragment_max and frame.family == 6:
         limit = max(limit, ipv6.MTU_MIN)
     segments.finish_checksum(memory, frame)
     first = count + tables.director[0].born

@@ -16,7 +16,7 @@ from pylvs.jit import compiled
 from pylvs.tables.addresses import address_of
 from pylvs.tables.layouts import GRE, GUE, TUNNEL_CHECKSUM, TUNNEL_REMOTE_CHECKSUM
 from pylvs.wire import ethernet, gre, gue, ip, ipv4, ipv6, transport
-from pylvs.wire.memory import load_u16, store_u16
+from pylvs.wire.memory import load_u8, load_u16, store_u16
 
 OVERHEAD_MAX: Final = ipv6.HEADER_SIZE + gue.SIZE
 assert OVERHEAD_MAX <= HEADROOM
@@ -35,65 +35,61 @@ def outer_tos(tos):
 
 
 @compiled
-def _is_wide(server):
-    """Whether the outer header is IPv6's."""
-    return not ip.is_ipv4(address_of(server))
-
-
-@compiled
-def _outer_size(server):
-    return ipv6.HEADER_SIZE if _is_wide(server) else ipv4.HEADER_SIZE
-
-
-@compiled
-def overhead(server):
-    """Return the bytes that the server's kind of tunnel puts in front of a packet."""
-    size = _outer_size(server)
+def measure(server):
+    """Note how many bytes the server's kind of tunnel puts in front of a packet."""
+    server.outer_size = ipv4.HEADER_SIZE if ip.is_ipv4(address_of(server)) else ipv6.HEADER_SIZE
+    server.overhead = server.outer_size
     if server.tunnel_type == GUE:
-        return size + gue.SIZE
-    if server.tunnel_type == GRE:
+        server.overhead += gue.SIZE
+    elif server.tunnel_type == GRE:
         checked = server.tunnel_flags & TUNNEL_CHECKSUM
-        return size + gre.SIZE + (gre.CHECKSUM_SIZE if checked else 0)
-    return size
+        server.overhead += gre.SIZE + (gre.CHECKSUM_SIZE if checked else 0)
 
 
 @compiled
 def mtu_min(server):
     """Return the MTU below which a path is of no use to a tunnel (RFC 791, RFC 8200)."""
-    return ipv6.MTU_MIN if _is_wide(server) else ipv4.MTU_MIN
+    return ipv4.MTU_MIN if server.outer_size == ipv4.HEADER_SIZE else ipv6.MTU_MIN
 
 
 @compiled
 def encapsulate(tables, memory, frame, server, source):
     """Put the frame's packet into a tunnel to the server, in the headroom in front of it."""
     inner, size = frame.ip, frame.packet_size
-    added = overhead(server)
-    outer = inner - added
-    body = outer + _outer_size(server)
-    carried = protocol = ipv6.IPV6 if frame.family == 6 else ipv4.IPIP
+    if frame.family == 4:
+        carried, ethertype = ipv4.IPIP, ethernet.IPV4
+        tos, hops = load_u8(memory, inner + ipv4.TOS), load_u8(memory, inner + ipv4.TTL)
+        fragment = load_u16(memory, inner + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
+    else:
+        carried, ethertype = ipv6.IPV6, ethernet.IPV6
+        tos, hops = ipv6.traffic_class(memory, inner), load_u8(memory, inner + ipv6.HOP_LIMIT)
+        fragment = 0
+    outer = inner - server.overhead
+    body = outer + server.outer_size
+    protocol = carried
     if server.tunnel_type == GUE:
         protocol = ipv4.UDP
         gue.write(memory, body, _flow_port(frame), server.tunnel_port, carried, size)
     elif server.tunnel_type == GRE:
         protocol = ipv4.GRE
-        ethertype = ethernet.IPV6 if frame.family == 6 else ethernet.IPV4
         gre.write(memory, body, ethertype, server.tunnel_flags & TUNNEL_CHECKSUM, size)
-    tos = outer_tos(ip.traffic_class(memory, inner))
-    hops = ip.hops_left(memory, inner)
-    if _is_wide(server):
-        to = address_of(server)
-        ipv6.write(memory, outer, tos, size + added, protocol, hops, source, to)
+    size += server.overhead
+    tos, to = outer_tos(tos), address_of(server)
+    if server.outer_size == ipv4.HEADER_SIZE:
+        frame.family = 4
+        _write_ipv4(tables, memory, outer, tos, size, fragment, hops, protocol, source, to)
     else:
-        _write_ipv4(tables, memory, frame, outer, tos, size + added, hops, protocol, source, server)
+        frame.family = 6
+        ipv6.write(memory, outer, tos, size, protocol, hops, source, to)
     if server.tunnel_type == GUE and server.tunnel_flags & (
         TUNNEL_CHECKSUM | TUNNEL_REMOTE_CHECKSUM
     ):
-        whole = transport.full_checksum(memory, outer, body, ipv4.UDP, gue.SIZE + size)
+        whole = transport.full_checksum(memory, outer, body, ipv4.UDP, size - server.outer_size)
         store_u16(memory, body + transport.UDP_CHECKSUM, whole)
     frame.ip = outer
-    frame.packet_size = size + added
+    frame.packet_size = size
     frame.offset = outer - ethernet.HEADER_SIZE
-    frame.length = frame.packet_size + ethernet.HEADER_SIZE
+    frame.length = size + ethernet.HEADER_SIZE
 
 
 @compiled
@@ -110,24 +106,12 @@ def _flow_port(frame):
 
 
 @compiled
-def _write_ipv4(tables, memory, frame, outer, tos, size, hops, protocol, source, server):
+def _write_ipv4(tables, memory, outer, tos, size, fragment, hops, protocol, source, to):
     director = tables.director[0]
-    fragment = 0
-    if frame.family == 4 and director.pmtu_disc:
-        fragment = load_u16(memory, frame.ip + ipv4.FRAGMENT) & ipv4.DONT_FRAGMENT
+    if not director.pmtu_disc:
+        fragment = 0
     identification = 0
     if not fragment:
         director.identification += 1
         identification = director.identification & 0xFFFF
-    ipv4.write(
-        memory,
-        outer,
-        tos,
-        size,
-        identification,
-        fragment,
-        hops,
-        protocol,
-        source[1],
-        server.address_low,
-    )
+    ipv4.write(memory, outer, tos, size, identification, fragment, hops, protocol, source[1], to[1])

@@ -19,14 +19,31 @@ from pylvs.host.errors import send_error
 from pylvs.jit import compiled
 from pylvs.tables import paths
 from pylvs.tables.layouts import UNICAST
-from pylvs.wire import icmp, ip, ipv4
-from pylvs.wire.memory import load_u16
+from pylvs.wire import icmp, ip, ipv4, ipv6
+from pylvs.wire.memory import load_u8, load_u16
+
+
+@compiled
+def hops_left(memory, frame):
+    """Return the packet's TTL, or hop limit."""
+    if frame.family == 4:
+        return load_u8(memory, frame.ip + ipv4.TTL)
+    return load_u8(memory, frame.ip + ipv6.HOP_LIMIT)
+
+
+@compiled
+def take_hop(memory, frame):
+    """Take one from it."""
+    if frame.family == 4:
+        ipv4.decrement_ttl(memory, frame.ip)
+    else:
+        ipv6.decrement_hops(memory, frame.ip)
 
 
 @compiled
 def outlives(tables, memory, frames, count, frame, now_ms):
     """Whether the frame's TTL lets it go one hop further; if not, its sender is told."""
-    if ip.hops_left(memory, frame.ip) > 1:
+    if hops_left(memory, frame) > 1:
         return True
     type_, code, detail = icmp.TIME_EXCEEDED, icmp.IN_TRANSIT, icmp.NO_DETAIL
     send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms)
@@ -78,7 +95,7 @@ def lets_pass(tables, memory, frame, now_ms):
     frame.path = row
     if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES:
         return True
-    if ip.hops_left(memory, frame.ip) <= 1:
+    if hops_left(memory, frame) <= 1:
         frame.reason = Reason.TIME_EXCEEDED
         return False
     mtu = paths.router_mtu(tables, row, destination, now_ms)
@@ -89,19 +106,21 @@ def lets_pass(tables, memory, frame, now_ms):
     ):
         frame.reason = Reason.TOO_BIG
         return False
-    ip.take_hop(memory, frame.ip)
+    take_hop(memory, frame)
     return True
 
 
 @compiled
-def has_options(frame):
-    """Whether the packet has IPv4 options, which a router may have to write into."""
-    return frame.family == 4 and frame.transport - frame.ip > ipv4.HEADER_SIZE
+def may_have_options(frame):
+    """Whether the packet may have IPv4 options; one of IPv6 may well seem to."""
+    return frame.transport - frame.ip > ipv4.HEADER_SIZE
 
 
 @compiled
 def finish_options(memory, frame, address):
-    """Write what a router records into the options; ``address`` is where the packet leaves."""
+    """Write what a router records into IPv4 options; ``address`` is where the packet leaves."""
+    if frame.family == 6:
+        return
     if frame.delivery & RECORDS_ROUTE == 0:
         address = 0
     options.leave(memory, frame, address)

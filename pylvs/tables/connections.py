@@ -12,7 +12,7 @@ from typing import Final
 from numpy import int64, uint64
 
 from pylvs.frames import NONE
-from pylvs.jit import compiled, prefetch
+from pylvs.jit import apart, compiled, prefetch
 from pylvs.tables import expiry, servers, states
 from pylvs.tables.addresses import address_of, key_of
 from pylvs.tables.layouts import (
@@ -50,8 +50,20 @@ def live_request(tables, frame, now_ms):
 
     The frame was foreseen.
     """
+    if frame.family == 4:
+        return _find_request(tables, frame, 0, now_ms)
+    return _find_wide_request(tables, frame, now_ms)
+
+
+@apart
+def _find_wide_request(tables, frame, now_ms):
+    return _find_request(tables, frame, FLAG_WIDE, now_ms)
+
+
+@compiled
+def _find_request(tables, frame, kind, now_ms):
+    """Do so for one family; ``kind`` is a constant, so IPv4 pays nothing for it."""
     connections = tables.connections
-    kind = kind_of(frame)
     row = int64(tables.buckets[frame.request_bucket])
     for _ in range(CHAIN_LIMIT):
         if row == NONE:
@@ -101,8 +113,19 @@ def find_template(tables, protocol, client, address, port, kind):
 @compiled
 def live_reply(tables, frame, now_ms):
     """Return likewise the row whose real server sent this packet to its client."""
+    if frame.family == 4:
+        return _find_reply(tables, frame, 0, now_ms)
+    return _find_wide_reply(tables, frame, now_ms)
+
+
+@apart
+def _find_wide_reply(tables, frame, now_ms):
+    return _find_reply(tables, frame, FLAG_WIDE, now_ms)
+
+
+@compiled
+def _find_reply(tables, frame, kind, now_ms):
     connections = tables.connections
-    kind = kind_of(frame)
     row = int64(tables.buckets[frame.reply_bucket])
     for _ in range(CHAIN_LIMIT):
         if row == NONE:

@@ -128,6 +128,8 @@ SERVER: Final = np.dtype([
     ("tunnel_type", np.int32),     # IPIP, GUE, GRE
     ("tunnel_port", np.int32),     # GUE
     ("tunnel_flags", np.int32),    # TUNNEL_CHECKSUM, TUNNEL_REMOTE_CHECKSUM
+    ("overhead", np.int32),        # bytes that its tunnel puts in front of a packet
+    ("outer_size", np.int32),      # of which the outer IP header
     ("path", np.int32),            # row in PATH: how a frame gets there; NONE: no route
     ("neighbour", np.int32),       # row in NEIGHBOUR: its next hop
     ("exception", np.int32),       # row in MTU_EXCEPTION of its route; NONE, or UNROUTED
@@ -352,7 +354,8 @@ DIRECTOR: Final = np.dtype([
     ("any_port_count", np.int64),  # services with port 0
     ("ftp_count", np.int64),       # TCP services with port 21
     ("mark_count", np.int64),      # services known by a firewall mark
-    ("ipv6_count", np.int64),      # services of IPv6
+    ("ipv4_count", np.int64),      # services of a family: without any it is left alone
+    ("ipv6_count", np.int64),
     ("mark_rule_count", np.int64),
     ("serves_itself", np.int64),   # there was a real server that is the director itself
     ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used

@@ -61,9 +61,7 @@ def find_marked(tables, mark, family):
 def has_any(tables, family):
     """Whether there is a service of this family: Linux's hooks are there only then."""
     director = tables.director[0]
-    if family == 6:
-        return director.ipv6_count != 0
-    return director.service_count != director.ipv6_count
+    return (director.ipv4_count if family == 4 else director.ipv6_count) != 0
 
 
 @compiled
@@ -148,6 +146,8 @@ def _count(director, service, step):
     director.service_count += step
     if service.family == 6:
         director.ipv6_count += step
+    else:
+        director.ipv4_count += step
     if service.mark:
         director.mark_count += step
     elif service.port == 0:

@@ -7,7 +7,7 @@ addresses (RFC 4291, section 2.5), and is refused at the door.  Halves are signe
 makes them: only equality, masks and an order, any order, are asked of them.
 """
 
-from numpy import int64, uint64
+from numpy import int64
 
 from pylvs.jit import compiled
 from pylvs.wire import checksum, ipv4, ipv6
@@ -104,23 +104,6 @@ def fold(address):
 def difference(old, new):
     """Return what a checksum is adjusted by when one address takes the place of another."""
     return checksum.difference_u64(old[0], new[0]) + checksum.difference_u64(old[1], new[1])
-
-
-@compiled
-def hops_left(memory, ip):
-    """Return the packet's TTL, or hop limit."""
-    if is_version_6(memory, ip):
-        return load_u8(memory, ip + ipv6.HOP_LIMIT)
-    return load_u8(memory, ip + ipv4.TTL)
-
-
-@compiled
-def take_hop(memory, ip):
-    """Take one from the TTL, mending the checksum, or from the hop limit."""
-    if is_version_6(memory, ip):
-        memory[uint64(ip + ipv6.HOP_LIMIT)] -= 1
-    else:
-        ipv4.decrement_ttl(memory, ip)
 
 
 @compiled

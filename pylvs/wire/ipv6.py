@@ -16,6 +16,8 @@ An extension header begins with what follows it and, but for the fragment header
 
 from typing import Final
 
+from numpy import uint64
+
 from pylvs.jit import apart, compiled
 from pylvs.wire.memory import load_u8, load_u16, load_u32, store_u16, store_u32, store_u64
 
@@ -136,6 +138,11 @@ def find_fragmentable(memory, ip, end):
         tells = at
         at += (load_u8(memory, at + 1) + 1) << 3
     return at, tells
+
+
+@compiled
+def decrement_hops(memory, ip):
+    memory[uint64(ip + HOP_LIMIT)] -= 1
 
 
 @compiled
