@@ -1,7 +1,9 @@
 """A director between two networks, on the in-memory driver and a clock set by hand.
 
     port 0  192.0.2.254/24  02:00:00:00:01:fe   router 192.0.2.1 (02:00:00:00:01:01), default route
+            2001:db8:1::fe/64                          2001:db8:1::1, likewise
     port 1  10.0.0.254/24   02:00:00:00:02:fe   real server n: 10.0.0.n, 02:00:00:00:02:<n>
+            2001:db8:2::fe/64                                  2001:db8:2::<n>
 
 The world that the vectors were captured in.
 """
@@ -17,14 +19,15 @@ from pylvs.frames import Reason
 from pylvs.jit import entrance
 from pylvs.tables.layouts import Limits
 from pylvs.tables.neighbours import find_or_add
-from pylvs.wire.text import halves
+from pylvs.wire.text import address_of, halves
 from tests.packets import number
 
-VIP = "192.0.2.10"
-CLIENT = "198.51.100.7"
+VIP, VIP6 = "192.0.2.10", "2001:db8:1::10"
+CLIENT, CLIENT6 = "198.51.100.7", "2001:db8:c::7"
 MACS = (0x02_00_00_00_01_FE, 0x02_00_00_00_02_FE)
 ROUTER_MAC = 0x02_00_00_00_01_01
 LOCAL = ("192.0.2.254", "10.0.0.254")
+LOCAL6 = ("2001:db8:1::fe", "2001:db8:2::fe")
 START_MS = 1_000_000
 add_neighbour = entrance(find_or_add)
 
@@ -58,12 +61,14 @@ class World:
             port = self.tables.ports[row]
             port["mac"], port["mtu"], port["up"] = MACS[row], mtus[row], 1
             port["address"], port["own_arp"] = number(address), own_arp
-        self.manager.set_local(frozenset(map(number, (*LOCAL, *local))))
+        self.manager.set_local(frozenset(map(address_of, (*LOCAL, *LOCAL6, *local))))
         self.manager.set_routes(self._routes(local, mtus))
         if not own_arp:
             self._know(0, "192.0.2.1", ROUTER_MAC)
+            self._know(0, "2001:db8:1::1", ROUTER_MAC)
             for n in (1, *range(11, 41)):
                 self._know(1, f"10.0.0.{n}", 0x02_00_00_00_02_00 | n)
+                self._know(1, f"2001:db8:2::{n:x}", 0x02_00_00_00_02_00 | n)
         for line in rules:
             self.rule(line)
 
@@ -74,11 +79,17 @@ class World:
             Route(number("10.0.0.0"), 24, 0, far, 1, mtus[1]),
             Route(0, 0, number("192.0.2.1"), near, 0, mtus[0]),
         ]
-        return routes + [local_route(number(address)) for address in (*LOCAL, *local)]
+        near, far = map(address_of, LOCAL6)
+        routes += [
+            Route(near, 64, 0, near, 0, mtus[0], family=6),
+            Route(far, 64, 0, far, 1, mtus[1], family=6),
+            Route(0, 0, address_of("2001:db8:1::1"), near, 0, mtus[0], family=6),
+        ]
+        return routes + [local_route(address_of(one)) for one in (*LOCAL, *LOCAL6, *local)]
 
     def _know(self, port, address, mac):
-        add_neighbour(self.tables.all[0], port, halves(number(address)))
-        self.manager.learn(port, number(address), mac)
+        add_neighbour(self.tables.all[0], port, halves(address_of(address)))
+        self.manager.learn(port, address_of(address), mac)
 
     def rule(self, line):
         self.manager.apply(parse_line(line.split()))

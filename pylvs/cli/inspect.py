@@ -28,7 +28,7 @@ def _print_table(titles: tuple[str, ...], rows: list[tuple[Any, ...]], words: in
         table.add_column(title, justify="left" if number < words else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(str, row))
-    Console(width=160, soft_wrap=True).print(table)
+    Console(width=160, soft_wrap=True, markup=False, emoji=False).print(table)
 
 
 @click.command(epilog=_NAMES)
@@ -126,4 +126,4 @@ def reasons() -> None:
         table.add_column(title)
     for reason in Reason:
         table.add_row(reason.name.lower(), reason.healthy, reason.help)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

@@ -37,7 +37,7 @@ def setup(vips: tuple[str, ...], mode: str, gateway: str | None, dry_run: bool) 
     if dry_run:
         click.echo("\n".join(lines))
         return
-    realserver.remember(mode, router)
+    realserver.remember(addresses, mode, router)
     realserver.run_lines(lines)
     if mode == "nat" and not gateway:
         click.echo("nothing to set up for NAT but the default gateway: give --gateway DIP")

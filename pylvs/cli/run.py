@@ -203,7 +203,7 @@ def _print_plan(daemon: "Daemon") -> None:
     for service in daemon.manager.table.services.values():
         if not service.servers:
             table.add_row(str(service.key), service.terms.scheduler, "none yet", "", "", "", "")
-    Console(width=120, soft_wrap=True).print(table)
+    Console(width=120, soft_wrap=True, markup=False, emoji=False).print(table)
     sys.stdout.flush()
 
 

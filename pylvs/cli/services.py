@@ -1,7 +1,7 @@
 """What ``pylvs run`` takes: --vip, --rs, --mode, --rules; --sysctl, --mark."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
@@ -114,8 +114,14 @@ def parse_service(text: str) -> ServiceKey:
     return ServiceKey(PROTOCOLS[protocol or "tcp"], address, port)
 
 
-def parse_server(text: str, service: ServiceKey, method: int) -> Server:
-    """Return the real server that an --rs names for one service; raises UsageError."""
+def parse_server(
+    text: str, service: ServiceKey, method: int, families: Collection[int]
+) -> Server | None:
+    """Return the real server that an --rs names for one service; raises UsageError.
+
+    It is nobody's but for services of its kind of IP, if there are such: ``families`` are those
+    of all services.
+    """
     endpoint, *facts = text.split(",")
     try:
         address, port = parse_endpoint(endpoint, service.port)
@@ -126,7 +132,10 @@ def parse_server(text: str, service: ServiceKey, method: int) -> Server:
             f"--rs {text}: port {port} differs from the service's {service.port}, and only "
             "--mode nat can change ports"
         )
-    if family_of(address) != service.family and method != TUNNEL:
+    family = family_of(address)
+    if family != service.family and family in families:
+        return None
+    if family != service.family and method != TUNNEL:
         raise UsageError(f"--rs {text}: only --mode tun takes a client to the other kind of IP")
     if not is_unicast(address):
         raise UsageError(f"--rs {text}: {endpoint} is not the address of one host")
@@ -145,14 +154,16 @@ def parse_server(text: str, service: ServiceKey, method: int) -> Server:
 
 
 def _terms(
+    family: int,
     scheduler: str | None,
     sched_flags: str | None,
     persistent: int | None,
     netmask: str | None,
     ops: bool,
 ) -> Terms:
-    """Return what the options state about every service, by ipvsadm's own rules."""
-    words = ["-A", "-f", "1", "-s", scheduler or DEFAULT_SCHEDULER]
+    """Return what the options state about a family's services, by ipvsadm's own rules."""
+    words = ["-A", "-f", "1", *(["-6"] if family == 6 else []), "-s"]
+    words += [scheduler or DEFAULT_SCHEDULER]
     words += ["-b", sched_flags] if sched_flags else []
     words += ["-p", str(persistent)] if persistent else []
     words += ["-M", netmask] if netmask else []
@@ -202,23 +213,29 @@ def commands_of(
     if servers and not vips:
         raise UsageError("--rs without --vip: name the virtual service, as in --vip 192.0.2.10:80")
     method = METHODS[mode or mode_flag or "dr"]
-    terms = _terms(scheduler, sched_flags, persistent, netmask, ops)
     faults = []
+    planned: list[tuple[ServiceKey, Terms]] = []
     for vip in vips:
         try:
             service = parse_service(vip)
+            terms = _terms(service.family, scheduler, sched_flags, persistent, netmask, ops)
         except UsageError as error:
             faults.append(str(error))
             continue
-        if any(known.service == service for known in commands if known.verb == "A"):
+        if any(known == service for known, _ in planned):
             faults.append(f"--vip {vip}: given twice")
+        planned.append((service, terms))
+    families = {service.family for service, _ in planned}
+    for service, terms in planned:
         commands.append(Command("A", service, terms))
         seen = set()
         for text in servers:
             try:
-                server = parse_server(text, service, method)
+                server = parse_server(text, service, method, families)
             except UsageError as error:
                 faults.append(str(error))
+                continue
+            if server is None:
                 continue
             if server.key in seen:
                 faults.append(f"--rs {text}: given twice")

@@ -31,6 +31,7 @@ from pylvs.control.keeper import Keeper
 from pylvs.control.manager import Manager, Route
 from pylvs.control.model import Command, Service, difference
 from pylvs.control.network import claims, conflict, system
+from pylvs.control.network.groups import Groups
 from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.watch import Network
 from pylvs.control.reload import reload
@@ -101,6 +102,8 @@ class Daemon:
         instance = Instance()
         self._undo.callback(instance.close)
         self._control = pathlib.Path(options.control or instance.directory / CONTROL)
+        self.groups = Groups()
+        self._undo.callback(self.groups.close)
         self.claims = None if self.hosted else claims.Claims()
         if self.claims is not None:
             self.claims.clear()  # what a director that crashed may have left
@@ -221,6 +224,13 @@ class Daemon:
         devices = [self.driver.ports[row].name for row in self.network.present()]
         services = self.engine.call(self.manager.copy_services)
         self.claims.replace(devices, services, self.manager.local, self.stated.marks)
+        self.join_groups()
+
+    def join_groups(self) -> None:
+        """Hear who asks for the IPv6 VIPs, whatever multicast filter there is on the way."""
+        if self.network is not None:
+            addresses = self.engine.call(self.manager.own_addresses)
+            self.groups.follow(self.network.interfaces(), addresses)
 
     def _interface_lost(self, port: int) -> None:
         log.warning("interface %s was deleted; waiting for it", self.driver.ports[port].name)

@@ -59,6 +59,8 @@ class Keeper(Guard):
                 # Marks are rules of their own, not elements.
                 self._stale |= any(key.mark for key, _ in changed)
                 self._claim(changes)
+                if any(key.family == 6 for key, _ in changed):
+                    daemon.join_groups()
         except HostError as error:
             log.error("%s", error)
             return f"{error}\n"

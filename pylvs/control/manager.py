@@ -345,6 +345,13 @@ class Manager:
         row = bisect.bisect_left(range(count), pair, key=pair_of)
         return row, row < count and pair_of(row) == pair
 
+    def own_addresses(self) -> list[int]:
+        """Return the addresses that the director answers for itself."""
+        tables = self.director.tables
+        own = tables.own[: int(tables.director[0]["own_count"])]
+        own = own[own["answers_arp"] == 1]
+        return [joined(one["address_high"], one["address_low"]) for one in own]
+
     def has_unannounced(self) -> bool:
         """Whether some own address still has to be announced."""
         tables = self.director.tables

@@ -31,6 +31,11 @@ KERNEL_REFUSED: Final = 255
 _INVALID: Final = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
 
 
+def any_mask(family: int) -> int:
+    """Return the netmask that tells every client of a family from every other."""
+    return ANY_PREFIX if family == 6 else ANY_MASK
+
+
 class ServiceKey(NamedTuple):
     """What a virtual service is known by; the address is an int.
 

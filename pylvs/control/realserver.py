@@ -7,7 +7,8 @@
 | nat | none | none | the gateway is the director |
 
 ``arp_ignore`` keeps the server from answering ARP for the VIP, ``arp_announce`` from naming it in
-its own requests.
+its own requests.  IPv6 takes neither: Linux answers a solicitation only where the address is.  Its
+tunnels end at ip6tnl0, and the kernel needs ip6_tunnel.
 """
 
 import json
@@ -19,10 +20,11 @@ from typing import Final
 
 from pylvs.control.network.instance import state_directory
 from pylvs.errors import HostError
-from pylvs.wire.text import address_text
+from pylvs.wire.text import address_text, family_of, is_ipv6
 
-TUNNEL_DEVICE: Final = "tunl0"
-_DEFAULT_ROUTE: Final = "default route"  # in the record, beside the settings' names
+TUNNEL_DEVICES: Final = {4: "tunl0", 6: "ip6tnl0"}
+_MODULES: Final = {4: "ipip", 6: "ip6_tunnel"}
+_DEFAULT_ROUTES: Final = {4: "default route", 6: "IPv6 default route"}  # in the record
 _QUIET_ARP: Final = {
     "net/ipv4/conf/all/arp_ignore": "1",
     "net/ipv4/conf/all/arp_announce": "2",
@@ -33,58 +35,82 @@ _NO_PATH_CHECK: Final = {
 }
 
 
-def _settings(mode: str) -> dict[str, str]:
-    if mode == "nat":
+def _settings(vips: list[int], mode: str) -> dict[str, str]:
+    if mode == "nat" or all(map(is_ipv6, vips)):
         return {}
     return _QUIET_ARP | (_NO_PATH_CHECK if mode == "tun" else {})
 
 
-def kernel_has_ipip() -> bool:
-    """Whether the kernel decapsulates IPIP itself; its module is loaded if there is one."""
+def kernel_decapsulates(family: int) -> bool:
+    """Whether the kernel ends tunnels itself; its module is loaded if there is one."""
+    module = _MODULES[family]
     modprobe = shutil.which("modprobe") or shutil.which("modprobe", path="/usr/sbin:/sbin")
     if modprobe:
-        subprocess.run([modprobe, "-q", "ipip"], capture_output=True, check=False)
-    return pathlib.Path("/sys/module/ipip").exists()
+        subprocess.run([modprobe, "-q", module], capture_output=True, check=False)
+    return pathlib.Path("/sys/module", module).exists()
 
 
 def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
     """Return the shell lines that make this host a real server."""
-    lines = [f"echo {value} > /proc/sys/{name}" for name, value in _settings(mode).items()]
-    device = "lo"
+    settings = _settings(vips, mode)
+    lines = [f"echo {value} > /proc/sys/{name}" for name, value in settings.items()]
+    families = sorted(set(map(family_of, vips)))
     if mode == "tun":
-        device = TUNNEL_DEVICE
-        if kernel_has_ipip():
-            lines.append(f"ip link set {device} up")
-        else:
-            program = f"{sys.executable} -m pylvs.lab.decapsulator {device}"
-            lines.append(f"setsid {program} </dev/null >/dev/null 2>&1 &")
-            wait = f"ip link show {device} up | grep -q {device}"
-            lines.append(f"for i in $(seq 200); do {wait} && break; sleep 0.05; done; {wait}")
-        lines.append(f"echo 0 > /proc/sys/net/ipv4/conf/{device}/rp_filter")
+        for family in families:
+            lines += _tunnel_lines(family)
     if mode != "nat":
-        lines += [f"ip address add {address_text(vip)}/32 dev {device}" for vip in vips]
+        lines += [f"ip address add {_place_of(vip, mode)}" for vip in vips]
     if gateway:
-        lines.append(f"ip route replace default via {address_text(gateway)}")
+        text, option = address_text(gateway), "-6 " if is_ipv6(gateway) else ""
+        lines.append(f"ip {option}route replace default via {text}")
     return lines
+
+
+def _tunnel_lines(family: int) -> list[str]:
+    """Return the lines that make the far end of tunnels that carry a family's packets."""
+    device = TUNNEL_DEVICES[family]
+    if kernel_decapsulates(family):
+        lines = [f"ip link set {device} up"]
+    else:
+        program = f"{sys.executable} -m pylvs.lab.decapsulator {device}"
+        wait = f"ip link show {device} up | grep -q {device}"
+        lines = [
+            f"setsid {program} </dev/null >/dev/null 2>&1 &",
+            f"for i in $(seq 200); do {wait} && break; sleep 0.05; done; {wait}",
+        ]
+    if family == 4:
+        lines.append(f"echo 0 > /proc/sys/net/ipv4/conf/{device}/rp_filter")
+    return lines
+
+
+def _place_of(vip: int, mode: str) -> str:
+    """Return what ``ip address add`` and ``del`` are told of a VIP."""
+    device = TUNNEL_DEVICES[family_of(vip)] if mode == "tun" else "lo"
+    text = address_text(vip)
+    return f"{text}/128 dev {device} nodad" if is_ipv6(vip) else f"{text}/32 dev {device}"
 
 
 def undo_lines(vips: list[int], mode: str, before: dict[str, str]) -> list[str]:
     """Return the shell lines that undo it; ``before`` is what ``recall`` returned."""
     lines = []
     if mode != "nat":
-        device = TUNNEL_DEVICE if mode == "tun" else "lo"
-        lines += [f"ip address del {address_text(vip)}/32 dev {device}" for vip in vips]
+        lines += [f"ip address del {_place_of(vip, mode)}".removesuffix(" nodad") for vip in vips]
     if mode == "tun":
-        if kernel_has_ipip():
-            lines.append(f"ip link set {TUNNEL_DEVICE} down")
-        else:
-            lines.append(f"ip link del {TUNNEL_DEVICE}")  # which ends the decapsulator
+        for family in sorted(set(map(family_of, vips))):
+            device = TUNNEL_DEVICES[family]
+            if kernel_decapsulates(family):
+                lines.append(f"ip link set {device} down")
+            else:
+                lines.append(f"ip link del {device}")  # which ends the decapsulator
     lines += [
-        f"echo {before.get(name, '0')} > /proc/sys/{name}" for name in reversed(_settings(mode))
+        f"echo {before.get(name, '0')} > /proc/sys/{name}"
+        for name in reversed(_settings(vips, mode))
     ]
-    if _DEFAULT_ROUTE in before:
-        route = before[_DEFAULT_ROUTE]
-        lines.append(f"ip route replace {route}" if route else "ip route del default")
+    for family, name in _DEFAULT_ROUTES.items():
+        if name in before:
+            words = before[name]
+            what = f"replace {words}" if words else "del default"
+            lines.append(f"ip -{family} route {what}")
     return lines
 
 
@@ -92,18 +118,19 @@ def _record_path() -> pathlib.Path:
     return state_directory() / "realserver.json"
 
 
-def remember(mode: str, gateway: int) -> None:
+def remember(vips: list[int], mode: str, gateway: int) -> None:
     """Write down what a set-up is about to change, but for what an earlier one wrote down."""
-    before = {name: _read(name) for name in _settings(mode)}
+    before = {name: _read(name) for name in _settings(vips, mode)}
     if gateway:
-        before[_DEFAULT_ROUTE] = _default_route()
+        family = family_of(gateway)
+        before[_DEFAULT_ROUTES[family]] = _default_route(family)
     before |= recall()
     _record_path().write_text(json.dumps(before), encoding="ascii")
 
 
-def _default_route() -> str:
+def _default_route(family: int) -> str:
     """Return the default route that a new one without a metric replaces, or an empty text."""
-    command = ["ip", "-4", "route", "show", "default"]
+    command = ["ip", f"-{family}", "route", "show", "default"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     routes = [line.removesuffix(" linkdown").strip() for line in done.stdout.splitlines()]
     return next((route for route in routes if " metric " not in route), "")

@@ -35,9 +35,9 @@ def require_tools() -> None:
         )
 
 
-def what_lacks(mode: str) -> str:
+def what_lacks(mode: str, version: int = 4) -> str:
     """Return what keeps a lab of this mode from being built here, or nothing."""
-    if mode != "tun" or realserver.kernel_has_ipip():
+    if mode != "tun" or realserver.kernel_decapsulates(version):
         return ""
     if os.access("/dev/net/tun", os.R_OK | os.W_OK):
         return ""
@@ -98,8 +98,9 @@ class Lab:
                 self._plug(node.name, interface.name, interface.lan, interface.address)
             if node.gateway:
                 space = self.namespace(node.name)
-                ip("-n", space, "route", "add", "default", "via", node.gateway)
+                ip("-n", space, "route", "replace", "default", "via", node.gateway)
             forwards = "1" if node.forwards else "0"
+            self.shell(node.name, f"echo {forwards} > /proc/sys/net/ipv6/conf/all/forwarding")
             self.shell(node.name, f"echo {forwards} > /proc/sys/net/ipv4/ip_forward")
             self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter")
             self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects")
@@ -112,6 +113,9 @@ class Lab:
         space = self.namespace(node)
         ip("netns", "add", space)
         self.namespaces.append(space)
+        # Nobody looks for duplicates, or waits until it is sure that there are none.
+        for which in ("all", "default"):
+            self.shell(node, f"echo 0 > /proc/sys/net/ipv6/conf/{which}/accept_dad")
         ip("-n", space, "link", "set", "lo", "up")
 
     def _plug(self, node: str, interface: str, lan: str, address: str) -> None:
@@ -206,7 +210,7 @@ class Lab:
             f"  client_body_temp_path {files}; proxy_temp_path {files};\n"
             f"  fastcgi_temp_path {files};\n"
             f"  uwsgi_temp_path {files}; scgi_temp_path {files};\n"
-            f"  server {{ listen {port}; root {files};\n"
+            f"  server {{ listen {port}; listen [::]:{port}; root {files};\n"
             f'    location = / {{ default_type text/plain; return 200 "{node}\\n"; }} }} }}\n',
             encoding="ascii",
         )
@@ -217,7 +221,8 @@ class Lab:
         probe = (
             "import socket,sys,time\n"
             "for _ in range(200):\n"
-            f"    s=socket.socket(); r=s.connect_ex(('{address}',{port})); s.close()\n"
+            f"    s=socket.socket(socket.AF_INET{'6' if ':' in address else ''})\n"
+            f"    r=s.connect_ex(('{address}',{port})); s.close()\n"
             "    if r==0: sys.exit(0)\n"
             "    time.sleep(0.05)\n"
             "sys.exit('no server listens')\n"
@@ -226,9 +231,9 @@ class Lab:
 
     def fetch(self, count: int = 1, path: str = "/") -> list[str]:
         """Return the answers to ``count`` HTTP requests of the client, each on a new connection."""
-        url = f"http://{self.topology.vip}:{self.topology.port}{path}"
+        url = f"http://{self.topology.endpoint}{path}"
         if shutil.which("curl"):
-            line = f"for i in $(seq {count}); do curl -sS --max-time 5 {url} || exit 1; done"
+            line = f"for i in $(seq {count}); do curl -sSg --max-time 5 {url} || exit 1; done"
         else:
             line = (
                 f"for i in $(seq {count}); do {sys.executable} -c 'import urllib.request as u;"

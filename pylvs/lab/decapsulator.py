@@ -1,35 +1,47 @@
-"""The far end of a tunnel where the kernel has no ipip: a TUN device fed from a raw socket.
+"""The far end of a tunnel where the kernel has no ipip: a TUN device fed from raw sockets.
 
-IPIP datagram -> raw socket (protocol 4) -> outer header off -> TUN device -> the host's stack
+IP in IP -> raw socket (protocol 4 or 41) -> outer header off -> TUN device -> the host's stack
 """
 
+import contextlib
 import errno
+import select
 import socket
 import sys
 
 from pytun_pmd3 import TunTapDevice
 from pytun_pmd3.linux import IFF_NO_PI, IFF_TUN
 
-_IPIP = 4
+_IPIP, _IPV6 = 4, 41
 _RECEIVE_BUFFER = 8 << 20
 
 
 def decapsulate(name: str) -> None:
     """Make TUN device ``name`` and feed it until it goes away."""
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, _IPIP) as raw:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    with contextlib.ExitStack() as stack:
+        poller = select.poll()
+        raws = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for protocol in (_IPIP, _IPV6):
+                raw = stack.enter_context(socket.socket(family, socket.SOCK_RAW, protocol))
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+                raws[raw.fileno()] = raw
+                poller.register(raw, select.POLLIN)
         device = TunTapDevice(name=name, flags=IFF_TUN | IFF_NO_PI)
         device.up()
         buffer = bytearray(65_535)
         view = memoryview(buffer)
         while True:
-            size = raw.recv_into(buffer)
-            inner = (buffer[0] & 0xF) * 4
-            try:
-                device.write(bytes(view[inner:size]))
-            except OSError as error:
-                if error.errno != errno.EINVAL:  # EINVAL: no IP packet was inside
-                    return  # the device was deleted: that is how it ends
+            for number, _ in poller.poll():
+                raw = raws[number]
+                size = raw.recv_into(buffer)
+                # An IPv6 raw socket leaves the outer header out itself.
+                inner = (buffer[0] & 0xF) * 4 if raw.family == socket.AF_INET else 0
+                try:
+                    device.write(bytes(view[inner:size]))
+                except OSError as error:
+                    if error.errno != errno.EINVAL:  # EINVAL: no IP packet was inside
+                        return  # the device was deleted: that is how it ends
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The three networks of the lab, as their textbooks draw them.
+"""The three networks of the lab, as their textbooks draw them, with either version of IP.
 
 nat   client -- router -- director -- rs1, rs2         replies come back through the director
 dr    client -- router -- { director, rs1, rs2 }       one LAN; replies go straight to the router
@@ -49,59 +49,86 @@ class Topology:
         words = []
         for interface in director.interfaces:
             words += ["--iface", interface.name]
-        words += ["--vip", f"{self.vip}:{self.port}", "--mode", self.mode, "--scheduler", "rr"]
+        words += ["--vip", self.endpoint, "--mode", self.mode, "--scheduler", "rr"]
         for address in self.servers.values():
-            words += ["--rs", f"{address}:{self.server_port}"]
+            words += ["--rs", f"{bracketed(address)}:{self.server_port}"]
         return words
 
+    @property
+    def endpoint(self) -> str:
+        """Return where clients find the service."""
+        return f"{bracketed(self.vip)}:{self.port}"
 
-_CLIENT: Final = Node("client", (Interface("eth0", "outside", "110.0.0.1/24"),), "110.0.0.254")
+
+def bracketed(address: str) -> str:
+    """Return an address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address
 
 
-def _nat() -> Topology:
-    servers = {"rs1": "192.168.79.129", "rs2": "192.168.79.131"}
-    router = Node(
-        "router",
-        (
-            Interface("eth0", "outside", "110.0.0.254/24"),
-            Interface("eth1", "front", "10.133.146.1/24"),
-        ),
-        forwards=True,
-    )
+_IPV4: Final = {
+    "outside": "110.0.0.%s/24",
+    "front": "10.133.146.%s/24",
+    "back": "192.168.79.%s/24",
+    "lan": "192.168.0.%s/24",
+}
+_IPV6: Final = {name: f"2001:db8:{name[0]}::%s/64" for name in ("back", "front")} | {
+    "outside": "2001:db8:c::%s/64",
+    "lan": "2001:db8:a::%s/64",
+}
+
+
+class _Plan:
+    """The addresses of one version of IP, by network and number."""
+
+    def __init__(self, version: int) -> None:
+        self.networks = _IPV6 if version == 6 else _IPV4
+
+    def interface(self, name: str, lan: str, number: int) -> Interface:
+        return Interface(name, lan, self.networks[lan] % number)
+
+    def address(self, lan: str, number: int) -> str:
+        return (self.networks[lan] % number).partition("/")[0]
+
+    def client(self) -> Node:
+        return Node("client", (self.interface("eth0", "outside", 1),), self.address("outside", 254))
+
+    def router(self, lan: str, number: int) -> Node:
+        interfaces = (
+            self.interface("eth0", "outside", 254),
+            self.interface("eth1", lan, number),
+        )
+        return Node("router", interfaces, forwards=True)
+
+    def servers(self, lan: str, numbers: tuple[int, int], gateway: int) -> tuple[Node, ...]:
+        return tuple(
+            Node(name, (self.interface("eth0", lan, number),), self.address(lan, gateway))
+            for name, number in zip(("rs1", "rs2"), numbers, strict=True)
+        )
+
+
+def _nat(plan: _Plan) -> Topology:
+    real = plan.servers("back", (129, 131), gateway=1)
     director = Node(
         "director",
-        (
-            Interface("eth0", "front", "10.133.146.2/24"),
-            Interface("eth1", "back", "192.168.79.1/24"),
-        ),
-        gateway="10.133.146.1",
+        (plan.interface("eth0", "front", 2), plan.interface("eth1", "back", 1)),
+        plan.address("front", 1),
     )
-    real = (
-        Node(name, (Interface("eth0", "back", f"{address}/24"),), "192.168.79.1")
-        for name, address in servers.items()
-    )
-    nodes = (_CLIENT, router, director, *real)
-    return Topology("nat", nodes, "10.133.146.47", 80, 8080, servers)
+    nodes = (plan.client(), plan.router("front", 1), director, *real)
+    return Topology("nat", nodes, plan.address("front", 47), 80, 8080, _rips(real))
 
 
-def _one_lan(mode: str) -> Topology:
-    servers = {"rs1": "192.168.0.5", "rs2": "192.168.0.8"}
-    router = Node(
-        "router",
-        (
-            Interface("eth0", "outside", "110.0.0.254/24"),
-            Interface("eth1", "lan", "192.168.0.253/24"),
-        ),
-        forwards=True,
-    )
-    director = Node("director", (Interface("eth0", "lan", "192.168.0.9/24"),), "192.168.0.253")
-    real = (
-        Node(name, (Interface("eth0", "lan", f"{address}/24"),), "192.168.0.253")
-        for name, address in servers.items()
-    )
-    return Topology(mode, (_CLIENT, router, director, *real), "192.168.0.211", 80, 80, servers)
+def _one_lan(plan: _Plan, mode: str) -> Topology:
+    real = plan.servers("lan", (5, 8), gateway=253)
+    director = Node("director", (plan.interface("eth0", "lan", 9),), plan.address("lan", 253))
+    nodes = (plan.client(), plan.router("lan", 253), director, *real)
+    return Topology(mode, nodes, plan.address("lan", 211), 80, 80, _rips(real))
 
 
-def topology(mode: str) -> Topology:
-    """Return the lab for ``nat``, ``dr`` or ``tun``."""
-    return _nat() if mode == "nat" else _one_lan(mode)
+def _rips(nodes: tuple[Node, ...]) -> dict[str, str]:
+    return {node.name: node.interfaces[0].address.partition("/")[0] for node in nodes}
+
+
+def topology(mode: str, version: int = 4) -> Topology:
+    """Return the lab for ``nat``, ``dr`` or ``tun``, with IP of that version."""
+    plan = _Plan(version)
+    return _nat(plan) if mode == "nat" else _one_lan(plan, mode)

@@ -1,5 +1,6 @@
 """The smallest web server that says who it is, for hosts without nginx."""
 
+import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,7 +20,10 @@ def serve(name: str, port: int) -> None:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             pass
 
-    ThreadingHTTPServer(("", port), Handler).serve_forever()
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6  # and IPv4 through it
+
+    Server(("::", port), Handler).serve_forever()
 
 
 if __name__ == "__main__":

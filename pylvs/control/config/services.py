@@ -7,8 +7,6 @@ from pylvs.control.config.checking import Fault
 from pylvs.control.ipvsadm.render import flag_names, mask_text
 from pylvs.control.ipvsadm.rules import netmask_of, number_of, parse_endpoint, scheduler_flags
 from pylvs.control.model import (
-    ANY_MASK,
-    ANY_PREFIX,
     CHECKSUM,
     MASQUERADE,
     METHODS,
@@ -23,6 +21,7 @@ from pylvs.control.model import (
     Service,
     ServiceKey,
     Terms,
+    any_mask,
     marked,
 )
 from pylvs.errors import RuleError, UsageError
@@ -97,7 +96,7 @@ class _Reader:
         return service
 
     def _terms(self, document: schema.Service, key: ServiceKey, place: str) -> Terms:
-        flags, netmask = 0, ANY_PREFIX if key.family == 6 else ANY_MASK
+        flags, netmask = 0, any_mask(key.family)
         try:
             flags = scheduler_flags(document.flags, document.scheduler)
         except RuleError as error:

@@ -37,6 +37,7 @@ from pylvs.control.model import (
     ServiceKey,
     Table,
     Terms,
+    any_mask,
     marked,
 )
 from pylvs.errors import RuleError, UsageError
@@ -149,7 +150,7 @@ def _service_key(line: Line, names: Names) -> ServiceKey | None:
 def _terms(line: Line, service: ServiceKey | None, names: Names) -> Terms:
     flags = 0
     persistent = 0
-    netmask = ANY_PREFIX if service and service.family == 6 else ANY_MASK
+    netmask = any_mask(service.family if service else 4)
     if line.has("persistent"):
         text = line.value("persistent")
         seconds = number_of(text, 1, _PERSISTENT_MAX) if text else _PERSISTENT_DEFAULT

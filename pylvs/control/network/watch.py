@@ -108,6 +108,10 @@ class Network:
         """Return the ports that have an interface now."""
         return sorted(self._index_by_row)
 
+    def interfaces(self) -> list[int]:
+        """Return the indices of the ports' interfaces, as far as they are there."""
+        return list(self._row_by_index)
+
     def ask(self) -> None:
         """Have the next hops resolved that the director wants; callable from any thread."""
         self._asked.set()
