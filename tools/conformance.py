@@ -33,6 +33,7 @@ _TUNNELS: Final = {4, 47}
 _SERVERS: Final = bytes([10, 0, 0])
 _ERRORS: Final = {3, 4, 5, 11, 12}
 _TIMESTAMP_REPLY: Final = 14
+_IN_FRONT: Final = {0, 43, 60}  # of IPv6's fragment header
 _FIELDS: Final = (
     (0, "destination MAC"), (6, "source MAC"), (12, "Ethernet type"), (14, "version and IHL"),
     (15, "TOS"), (16, "total length"), (18, "identification"), (20, "flags and offset"),
@@ -93,6 +94,8 @@ def _unreproducible_ipv6(frame: bytes, is_own: Callable[[bytes], bool]) -> set[i
     """
     masked: set[int] = set()
     kind, body = frame[20], _IP + 40
+    while kind in _IN_FRONT and body + 8 <= len(frame):
+        kind, body = frame[body], body + (frame[body + 1] + 1) * 8
     if kind == 44:
         masked |= set(range(body + 4, body + 8))
         first = frame[body + 2 : body + 4] < b"\0\x08"

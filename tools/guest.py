@@ -35,7 +35,8 @@ from pylvs.wire.text import address_of, joined
 MACS: Final = (0x02_00_00_00_01_FE, 0x02_00_00_00_02_FE)
 ADDRESSES: Final = ("192.0.2.254", "10.0.0.254")
 ROUTER: Final = ("192.0.2.1", 0x02_00_00_00_01_01)
-VIPS: Final = ("192.0.2.10", "192.0.2.20", "2001:db8:1::10")
+VIPS: Final = ("192.0.2.10", "192.0.2.20")
+VIP_6: Final = "2001:db8:1::10"
 ADDRESSES_6: Final = ("2001:db8:1::fe", "2001:db8:2::fe")
 ROUTER_6: Final = "2001:db8:1::1"
 _SERVER_MAC: Final = 0x02_00_00_00_02_00
@@ -97,6 +98,7 @@ class Guest:
             "sysctl": self._sysctl,
             "ip": self._ip,
             "iptables": self._iptables,
+            "ip6tables": self._iptables,
         }
 
     # Time and frames.
@@ -260,7 +262,7 @@ class Guest:
             Route(far, _PREFIX_6, 0, far, 1, self._mtus[1], family=6),
             Route(0, 0, address_of(ROUTER_6), near, 0, self._mtus[0], family=6),
         ]
-        own = [*ADDRESSES, *ADDRESSES_6, *VIPS]
+        own = [*ADDRESSES, *ADDRESSES_6, *VIPS, VIP_6]
         routes += [local_route(address_of(address)) for address in own]
         self.director.tables.ports["mtu"][:2] = self._mtus
         self.manager.set_routes([*routes, *self._more_routes])
@@ -286,6 +288,7 @@ def _after(words: list[str], word: str) -> str:
 def _mark_rules(words: list[str]) -> list[MarkRule]:
     """Return the rules that one iptables MARK rule is: one for each of its port ranges."""
     network, _, prefix = _after(words, "-d").partition("/") if "-d" in words else ("0", "", "0")
+    family = 6 if ":" in network else 4
     protocol = {"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1}.get(
         _after(words, "-p") if "-p" in words else "", 0
     )
@@ -301,8 +304,9 @@ def _mark_rules(words: list[str]) -> list[MarkRule]:
             mark,
             protocol,
             destination=destination,
-            destination_prefix=int(prefix or 32),
+            destination_prefix=int(prefix or (128 if family == 6 else 32)),
             ports=ports,
+            family=family,
         )
         for ports in ranges
     ]

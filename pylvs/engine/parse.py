@@ -172,11 +172,13 @@ def _parse_ipv6(tables, memory, frame, is_multicast, now_ms):
     if is_multicast:
         frame.reason = Reason.OTHER_HOST
         return
-    if not _may_send_ipv6(source_of(frame)) or _is_from_here(tables, frame):
+    if not _may_send_ipv6(source_of(frame)):  # the director's own may be: Linux does not mind
         _drop(frame, Reason.MARTIAN)
         return
     if fragment:
         frame.transport = fragment + ipv6.FRAGMENT_SIZE
+        if fragments.is_truncated(memory, frame):
+            fragment = 0
     has_options = load_u8(memory, at + ipv6.NEXT_HEADER) == ipv6.HOP_BY_HOP
     if (has_options or fragment or tables.director[0].mark_rule_count) and not _parse_unusual(
         tables, memory, frame, has_options, fragment != 0, now_ms

@@ -200,7 +200,9 @@ def _template_protocol(frame, service):
 @compiled
 def _template_address(frame, service):
     if frame.destination_port != service.port and service.mark:
-        return ip.from_ipv4(service.mark)
+        if frame.family == 4:
+            return ip.from_ipv4(service.mark)
+        return int64(service.mark) << 32, int64(0)  # where Linux puts it
     return destination_of(frame)
 
 

@@ -12,7 +12,7 @@ from numpy import int64
 
 from pylvs.forwarding.transmit import discard, send_to
 from pylvs.frames import NONE, Reason
-from pylvs.host import options
+from pylvs.host import extensions, options
 from pylvs.host.errors import compose_from_own
 from pylvs.host.resets import new_reset
 from pylvs.jit import apart, compiled
@@ -30,6 +30,23 @@ def answer(tables, memory, frames, count, frame, now_ms):
 
     A reset or an ICMP error, that is; any other answer has been sent.
     """
+    if frame.family == 6 and frame.transport - frame.ip > ipv6.HEADER_SIZE:
+        bad = extensions.accept(memory, frame)
+        if bad != extensions.WELL_FORMED:
+            discard(frame, Reason.BAD_OPTIONS)
+            if bad == extensions.DROPPED:
+                return SILENT
+            kind, code = icmp.PARAMETER_PROBLEM, icmp.V6_UNKNOWN_OPTION
+            return int64(
+                compose_from_own(tables, memory, frames, count, frame, kind, code, bad, now_ms)
+            )
+        _, _, fragment = ipv6.find_transport(memory, frame.ip, frame.transport)
+        if fragment:  # a first one that lacks some of its transport header: RFC 8200, 4.5
+            discard(frame, Reason.TRUNCATED)
+            kind, code = icmp.PARAMETER_PROBLEM, icmp.V6_INCOMPLETE
+            return int64(
+                compose_from_own(tables, memory, frames, count, frame, kind, code, 0, now_ms)
+            )
     protocol = _protocol_of(memory, frame)
     if protocol == ipv4.ICMP and frame.family == 4:
         _answer_icmp(tables, memory, frames, count, frame, now_ms)

@@ -1,29 +1,62 @@
-"""Hop-by-hop options of IPv6, checked on the way in (RFC 8200, section 4.2; net/ipv6/exthdrs.c).
+"""Extension headers of IPv6, looked into (RFC 8200, section 4; net/ipv6/exthdrs.c).
 
     type | length | data ...        the first two bits of a type say what to do if it is not known
 
-What Linux does before anybody else sees the packet.  Other extension headers are for whom the
-packet is for in the end: nobody here looks at them.
+Hop-by-hop options are checked on the way in, before anybody else sees the packet; the headers
+behind them by whom the packet is for in the end, where the director plays that.
 """
 
 from typing import Final
 
 from pylvs.host.options import WELL_FORMED
-from pylvs.jit import apart
+from pylvs.jit import apart, compiled
 from pylvs.wire import ipv6
 from pylvs.wire.memory import load_u8
 
 DROPPED: Final = -2
 _ROUTER_ALERT: Final = 5
+_RPL, _SEGMENTS = 3, 4  # types of routing header
 _PADDING_MAX: Final = 7
 _UNKNOWN_MAX: Final = 8  # net.ipv6.max_hbh_opts_number
 _SKIP, _DROP = 0, 1  # the first two bits; 2 and 3: tell the sender
 
 
-@apart
+@compiled
 def receive(memory, frame):
-    """Return ``WELL_FORMED``, ``DROPPED``, or where in the packet the option is to blame for."""
-    at = frame.ip + ipv6.HEADER_SIZE
+    """Check hop-by-hop options: ``WELL_FORMED``, ``DROPPED``, or where the one to blame is."""
+    return _check(memory, frame, frame.ip + ipv6.HEADER_SIZE)
+
+
+@apart
+def accept(memory, frame):
+    """Check the headers behind hop-by-hop options likewise, as the packet's destination."""
+    kind, at = load_u8(memory, frame.ip + ipv6.NEXT_HEADER), frame.ip + ipv6.HEADER_SIZE
+    for _ in range(ipv6.HEADERS_LIMIT):
+        if at + 8 > frame.transport:
+            break
+        if kind == ipv6.DESTINATION_OPTIONS:
+            result = _check(memory, frame, at)
+            if result != WELL_FORMED:
+                return result
+        elif kind == ipv6.ROUTING:
+            if _is_refused(load_u8(memory, at + 2)):
+                return DROPPED  # seg6_enabled=0, rpl_seg_enabled=0
+            if load_u8(memory, at + 3):
+                return DROPPED
+        kind = load_u8(memory, at)
+        at += (load_u8(memory, at + 1) + 1) << 3
+    return WELL_FORMED
+
+
+@compiled
+def _is_refused(routing):
+    """Whether a kind of routing header is refused whatever it says."""
+    return routing == _RPL or routing == _SEGMENTS
+
+
+@apart
+def _check(memory, frame, at):
+    """Look at a header of options."""
     end = at + ((load_u8(memory, at + 1) + 1) << 3)
     if end > frame.ip + frame.packet_size:
         return DROPPED

@@ -221,6 +221,28 @@ def _keep(tables, memory, frame, row):
 
 
 @compiled
+def is_truncated(memory, frame):
+    """Whether a first fragment of IPv6 lacks some of its transport header (RFC 8200, 4.5).
+
+    Linux does not keep it: it goes on by itself.
+    """
+    if load_u16(memory, frame.transport - ipv6.FRAGMENT_SIZE + ipv6.FRAGMENT_FIELD) & (
+        ipv6.FRAGMENT_OFFSET
+    ):
+        return False
+    end = frame.ip + frame.packet_size
+    protocol, at, _ = ipv6.find_transport(memory, frame.ip, end)
+    size = 1
+    if protocol == ipv4.TCP:
+        size = transport.TCP_HEADER_SIZE
+    elif protocol == ipv4.UDP:
+        size = transport.UDP_HEADER_SIZE
+    elif protocol == ipv6.ICMP:
+        size = icmp.HEADER_SIZE
+    return at + size > end
+
+
+@compiled
 def _leave_out_fragment(memory, frame, to, header):
     """Have the copied headers name what came behind the fragment header."""
     at, tells = ipv6.find_fragmentable(memory, frame.ip, frame.transport)

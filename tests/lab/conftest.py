@@ -7,7 +7,7 @@ import pytest
 
 from pylvs.errors import HostError
 from pylvs.lab.build import Lab, require_tools
-from pylvs.lab.topology import topology
+from pylvs.lab.topology import bracketed, topology
 
 STATION = pathlib.Path(__file__).with_name("station.py")
 
@@ -26,10 +26,11 @@ def rules(lab, scheduler="rr", weights=(1, 1)):
     method = {"nat": "-m", "dr": "-g", "tun": "-i"}[shape.mode]
     lines = []
     for letter in "tu":
-        service = f"-{letter} {shape.vip}:{shape.port}"
+        service = f"-{letter} {shape.endpoint}"
         lines.append(f"-A {service} -s {scheduler}")
         for address, weight in zip(shape.servers.values(), weights, strict=True):
-            lines.append(f"-a {service} -r {address}:{shape.server_port} {method} -w {weight}")
+            server = f"{bracketed(address)}:{shape.server_port}"
+            lines.append(f"-a {service} -r {server} {method} -w {weight}")
     return "\n".join(lines) + "\n"
 
 
@@ -64,9 +65,12 @@ def ask(lab, action, *arguments):
     return lab.shell("client", " ".join(words)).splitlines()
 
 
-@pytest.fixture(scope="module", params=["nat", "dr", "tun"])
+KINDS = [(mode, version) for version in (4, 6) for mode in ("nat", "dr", "tun")]
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-ipv{kind[1]}")
 def lab(request):
-    with Lab(topology(request.param)) as built:
+    with Lab(topology(*request.param)) as built:
         start_stations(built)
         start_director(built, rules(built))
         yield built

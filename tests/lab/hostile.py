@@ -15,6 +15,8 @@ def main(interface, mac, vip, count):
         udp_frame("110.0.0.9", vip, 40_000, 80),
         tcp_frame("192.168.79.129", "110.0.0.1", 8080, 40_000, "SA"),
         arp(1, MAC_A, "203.0.113.9", bytes(6), vip),
+        tcp_frame("2001:db8:c::9", "2001:db8:f::47", 40_000, 80, "A"),
+        udp_frame("2001:db8:c::9", "2001:db8:f::47", 40_000, 80),
     ]
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
         out.bind((interface, 0))

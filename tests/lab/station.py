@@ -19,6 +19,10 @@ def known_bytes(size):
     return random.Random(size).randbytes(size)
 
 
+def sender(handler):
+    return handler.client_address[0].removeprefix("::ffff:")
+
+
 class Stream(socketserver.BaseRequestHandler):
     def handle(self):
         digest = hashlib.sha256()
@@ -29,24 +33,25 @@ class Stream(socketserver.BaseRequestHandler):
         while first:
             digest.update(first)
             first = self.request.recv(65_536)
-        answer = f"{digest.hexdigest()} {self.server.name} {self.client_address[0]}\n"
+        answer = f"{digest.hexdigest()} {self.server.name} {sender(self)}\n"
         self.request.sendall(answer.encode())
 
 
 class Datagram(socketserver.BaseRequestHandler):
     def handle(self):
         data, opened = self.request
-        answer = f"{self.server.name} {self.client_address[0]} {len(data)}"
+        answer = f"{self.server.name} {sender(self)} {len(data)}"
         opened.sendto(answer.encode(), self.client_address)
 
 
 class StreamServer(socketserver.ThreadingTCPServer):
+    address_family = socket.AF_INET6  # and IPv4 through it
     allow_reuse_address = True
     request_queue_size = 512
 
 
 def serve(name, port):
-    servers = (StreamServer(("", port), Stream), AnsweringUdpServer(("", port), Datagram))
+    servers = (StreamServer(("::", port), Stream), AnsweringUdpServer(("::", port), Datagram))
     for server in servers:
         server.name = name
         threading.Thread(target=server.serve_forever).start()
@@ -55,13 +60,16 @@ def serve(name, port):
 class AnsweringUdpServer(socketserver.UDPServer):
     """Answers from the address that was asked (a VIP is not the host's first address)."""
 
+    address_family = socket.AF_INET6
+
     def get_request(self):
         data, ancillary, _, client = self.socket.recvmsg(65_536, 64)
-        to = next(info[4:8] for level, kind, info in ancillary if (level, kind) == (0, 8))
+        wanted = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO
+        to = next(info[:16] for level, kind, info in ancillary if (level, kind) == wanted)
         return (data, _From(self.socket, to)), client
 
     def server_bind(self):
-        self.socket.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         super().server_bind()
 
 
@@ -70,8 +78,9 @@ class _From:
         self.opened, self.address = opened, address
 
     def sendto(self, data, client):
-        info = bytes(4) + self.address + bytes(4)
-        self.opened.sendmsg([data], [(socket.IPPROTO_IP, 8, info)], 0, client)
+        info = self.address + bytes(4)
+        source = socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info
+        self.opened.sendmsg([data], [source], 0, client)
 
 
 def upload(host, port, size):
@@ -94,7 +103,8 @@ def download(host, port, size):
 
 def datagram(host, port, count, size=10):
     for _ in range(count):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
             one.settimeout(5)
             one.sendto(bytes(size), (host, port))
             print(one.recv(65_536).decode())

@@ -1,8 +1,9 @@
 """What Linux 6.1 did with given frames, and that the director does the same, byte for byte.
 
 ``core.json.xz`` holds captures from a real kernel's IPVS (ipvsadm 1.31): commands, frames in,
-frames out, listings; ``random.json.xz`` random scenarios of ``tools/oracle``: those that once found
-a difference, and some that reach what nothing else does.  They are compared by
+frames out, listings; ``ipv6.json.xz`` the same of IPv6, ``cli.json.xz`` commands and what they say;
+``random.json.xz`` random scenarios of ``tools/oracle``: those that once found a difference, and
+some that reach what nothing else does.  They are compared by
 ``tools/conformance.py``, which says what is masked.
 """
 
@@ -15,14 +16,14 @@ from tests.conftest import UNCOMPILED
 from tools.conformance import check, read
 
 HERE = pathlib.Path(__file__).parent
-VECTORS = read([str(HERE / "core.json.xz"), str(HERE / "random.json.xz")])
+VECTORS = read([str(HERE / f"{name}.json.xz") for name in ("core", "ipv6", "cli", "random")])
 # Uncompiled, schedulers' long mappings say no more than their short ones and take a minute.
 LONG = 1_000
 NAMES = [name for name, one in VECTORS.items() if not (UNCOMPILED and len(one["events"]) > LONG)]
 
 
 def test_there_are_captures_to_compare():
-    assert len(VECTORS) == 119 + 19
+    assert len(VECTORS) == 119 + 12 + 1 + 19
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,6 @@
 """Random scenarios against the real kernel under QEMU.
 
-    python -m tools.oracle [--seed N] [--scenarios N] [--steps N] [--keep FOLDER] [--all]
+    python -m tools.oracle [--ipv6] [--seed N] [--scenarios N] [--steps N] [--keep FOLDER] [--all]
 
 Prints the seed it begins with, a line a scenario, and how many steps agreed.  A scenario that does
 not agree is kept as a capture for ``tools/conformance.py`` (with --all, every one is); exit
@@ -17,6 +17,7 @@ from tools.conformance import check
 from tools.oracle.image import OracleError
 from tools.oracle.machine import Machine
 from tools.oracle.scenario import Scenario
+from tools.oracle.versions import Version4, Version6
 
 KEPT = pathlib.Path(__file__).parent.parent.parent / "tests" / "vectors" / "found"
 
@@ -28,13 +29,15 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=250, help="of each scenario")
     parser.add_argument("--keep", type=pathlib.Path, default=KEPT, help="where differences go")
     parser.add_argument("--all", action="store_true", help="keep those that agree as well")
+    parser.add_argument("--ipv6", action="store_true", help="services of IPv6")
     options = parser.parse_args()
+    version = Version6() if options.ipv6 else Version4()
     print(f"seed {options.seed}", flush=True)
     failed = 0
     try:
         with Machine() as machine:
             for seed in range(options.seed, options.seed + options.scenarios):
-                vector = Scenario(machine, seed, options.steps).run()
+                vector = Scenario(machine, seed, options.steps, version).run()
                 difference = check(vector)
                 print(f"FAIL {seed}: {difference}" if difference else f"ok {seed}", flush=True)
                 failed += bool(difference)

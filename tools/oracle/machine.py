@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Final
 
 from tests.packets import arp, packed
-from tools.guest import ADDRESSES, MACS, ROUTER, VIPS
+from tools.guest import ADDRESSES, ADDRESSES_6, MACS, ROUTER, ROUTER_6, VIP_6, VIPS
 from tools.oracle.image import KERNEL, RAMDISK, OracleError, build
 
 _PORTS: Final = "cs"
@@ -29,12 +29,17 @@ _ANSWER_S: Final = 30
 _SERVERS: Final = range(11, 41)
 _SERVER_SIDE: Final = ("10.0.0.1", 0x02_00_00_00_02_01)
 _PEERS: Final = (ROUTER, _SERVER_SIDE)
+_CLIENT_SIDE: Final = ("192", "2001:db8:1:")
+_IGMP: Final = 2
+_DISCOVERY: Final = {*range(133, 138), 143}  # neighbours and multicast groups: not of interest
 _MEMORY_MB: Final = 384
 
 _SET_UP: Final = """
 ip link set lo up
+sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.accept_dad=0
+sysctl -qw net.ipv6.icmp.ratelimit=0 net.ipv6.neigh.default.base_reachable_time_ms=3600000
 for i in eth0 eth1; do
-  sysctl -qw net.ipv6.conf.$i.disable_ipv6=1
+  sysctl -qw net.ipv6.conf.$i.accept_dad=0 net.ipv6.conf.$i.router_solicitations=0
   ethtool -K $i gro off gso off tso off tx off rx off >/dev/null 2>&1
   ip link set $i up
 done
@@ -42,6 +47,9 @@ ip addr add {0}/24 dev eth0; ip addr add {1}/24 dev eth1
 ip link add dummy0 type dummy; ip link set dummy0 up
 ip addr add {2}/32 dev dummy0; ip addr add {3}/32 dev dummy0
 ip route add default via 192.0.2.1
+ip addr add {4}/64 dev eth0 nodad; ip addr add {5}/64 dev eth1 nodad
+ip addr add {6}/128 dev dummy0 nodad
+ip route add default via {7}
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=100000
 sysctl -qw net.ipv4.icmp_msgs_burst=100000 net.ipv4.neigh.default.base_reachable_time_ms=3600000
 for i in all default eth0 eth1; do
@@ -54,7 +62,7 @@ for i in 1 2 3 4 5; do
   for m in $(grep -o '^ip_vs_[a-z_]*' /proc/modules); do rmmod $m; done
   rmmod ip_vs && break; sleep 0.3
 done
-iptables -t mangle -F PREROUTING
+iptables -t mangle -F PREROUTING; ip6tables -t mangle -F PREROUTING
 ip rule | grep -q fwmark && ip rule del fwmark 5 table 100; ip route flush table 100
 ip route flush cache
 ip link set eth0 mtu 1500; ip link set eth1 mtu 1500
@@ -65,6 +73,18 @@ modprobe ip_vs; grep -c '^ip_vs ' /proc/modules
 
 def _mac(number: int) -> bytes:
     return number.to_bytes(6, "big")
+
+
+def _is_discovery(frame: bytes) -> bool:
+    """Whether a frame is about IPv6 neighbours or multicast groups, or no packet at all."""
+    if frame[12:14] == b"\x08\x00":
+        return frame[23] == _IGMP
+    if frame[12:14] != b"\x86\xdd":
+        return True
+    kind, body = frame[20], 54
+    if kind == 0 and frame[54] == 58:  # a report of groups has a router alert in front
+        kind, body = 58, 62
+    return kind == 58 and frame[body] in _DISCOVERY
 
 
 class Machine:
@@ -80,9 +100,9 @@ class Machine:
         """What came out: when (monotonic seconds), by which port, the frame."""
         try:
             self._boot(folder)
-            self.run(_SET_UP.format(*ADDRESSES, *VIPS))
+            self.run(_SET_UP.format(*ADDRESSES, *VIPS, *ADDRESSES_6, VIP_6, ROUTER_6))
             for address, number in self._neighbours():
-                device = "eth0" if address.startswith("192") else "eth1"
+                device = "eth0" if address.startswith(_CLIENT_SIDE) else "eth1"
                 mac = _mac(number).hex(":")
                 self.run(f"ip neigh replace {address} lladdr {mac} dev {device} nud permanent")
         except BaseException:
@@ -92,7 +112,9 @@ class Machine:
     @staticmethod
     def _neighbours() -> list[tuple[str, int]]:
         servers = [(f"10.0.0.{n}", 0x02_00_00_00_02_00 | n) for n in _SERVERS]
-        return [*_PEERS, ("192.0.2.99", ROUTER[1]), *servers]
+        servers += [(f"2001:db8:2::{n:x}", 0x02_00_00_00_02_00 | n) for n in (1, *_SERVERS)]
+        near = [(address, ROUTER[1]) for address in ("192.0.2.99", ROUTER_6, "2001:db8:1::99")]
+        return [*_PEERS, *near, *servers]
 
     def _boot(self, folder: pathlib.Path) -> None:
         listeners = {name: self._listen(folder / name) for name in ("c", "s", "agent")}
@@ -228,7 +250,9 @@ class Machine:
         kind = frame[12:14]
         if kind == b"\x08\x06":
             self._take_arp(port, frame)
-        elif kind == b"\x08\x00" and frame[23] != 2:  # not IGMP
+        elif (kind == b"\x08\x00" and frame[23] != 2) or (
+            kind == b"\x86\xdd" and not _is_discovery(frame)
+        ):  # not IGMP
             self.sent.append((time.monotonic(), port, frame))
 
     def _take_arp(self, port: int, frame: bytes) -> None:

@@ -5,17 +5,16 @@ what it was sent.
 """
 
 import random
-import struct
 import time
 from typing import Any, Final
 
-from tests.packets import ethernet, icmp, ipv4, sctp, tcp, udp
-from tools.guest import MACS, ROUTER, VIPS
+from tests.packets import ethernet, sctp, tcp, udp
+from tools.guest import MACS, ROUTER
 from tools.oracle.machine import Machine
+from tools.oracle.versions import Version4, Version6
 
-_CLIENTS: Final = ("198.51.100.7", "198.51.100.8", "203.0.113.9", "203.0.113.200")
-_ROUTERS: Final = ("198.51.100.254", "10.0.0.1")
-_DIRECTOR: Final = "10.0.0.254"
+Version = Version4 | Version6
+
 _LETTERS: Final = {6: "-t", 17: "-u", 132: "--sctp-service"}
 _SCHEDULERS: Final = [
     "rr",
@@ -40,16 +39,6 @@ _FLAGS: Final = (
     + ["", "FPU"]
 )
 _CHUNKS: Final = (0, 1, 1, 1, 2, 3, 6, 7, 8, 9, 10, 10, 11, 14, 5)
-_OPTIONS: Final = (
-    bytes([1, 1, 1, 1]),
-    bytes([7, 7, 4, 0, 0, 0, 0, 1]),
-    bytes([7, 7, 8, 1, 2, 3, 4, 1]),
-    bytes([148, 4, 0, 0]),
-    bytes([68, 8, 5, 0, 0, 0, 0, 0]),
-    bytes([68, 12, 5, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
-    bytes([131, 7, 4, 198, 51, 100, 99, 1]),
-    bytes([7, 40, 4, 0]),
-)
 _SETTINGS: Final = {
     "sloppy_tcp": (0, 1),
     "sloppy_sctp": (0, 1),
@@ -78,7 +67,6 @@ _FINALS: Final = (
 _FOLD_S: Final = 2.2
 _FRAGMENT_S: Final = 1
 _LISTING_EVERY: Final = 20
-_MTU: Final = 1_500
 
 
 class Recorder:
@@ -143,10 +131,11 @@ class Recorder:
 class Service:
     """One virtual service of a scenario, by what its packets look like."""
 
-    def __init__(self, rng: random.Random, mark: int = 0) -> None:
+    def __init__(self, rng: random.Random, version: Version, mark: int = 0) -> None:
+        self.version = version
         self.mark = mark
         self.protocol = 6 if mark else rng.choice((6, 6, 6, 17, 17, 132))
-        self.vip = rng.choice((VIPS[0], VIPS[0], VIPS[1]))
+        self.vip = rng.choice((version.vips[0], version.vips[0], version.vips[1]))
         self.port = rng.choice((80, 53, 8080))
         self.method = rng.choice(("-m", "-m", "-g", "-i"))
         self.servers = rng.sample(range(11, 19), rng.randint(1, 4))
@@ -160,20 +149,21 @@ class Service:
 
     @property
     def name(self) -> str:
-        return (
-            f"-f {self.mark}" if self.mark else f"{_LETTERS[self.protocol]} {self.vip}:{self.port}"
-        )
+        if self.mark:
+            return f"-f {self.mark}" + (" -6" if self.version.number == 6 else "")
+        return f"{_LETTERS[self.protocol]} {self.version.endpoint(self.vip, self.port)}"
 
     def server(self, n: int) -> str:
-        address = _DIRECTOR if n == 0 else f"10.0.0.{n}"
-        return f"{self.name} -r {address}:{0 if self.mark else self.server_port}"
+        address = self.version.director if n == 0 else self.version.server(n)
+        port = 0 if self.mark else self.server_port
+        return f"{self.name} -r {self.version.endpoint(address, port)}"
 
     def terms(self, rng: random.Random) -> str:
         scheduler = rng.choice(_SCHEDULERS)
         text = f"{self.name} -s {scheduler}"
         if scheduler in ("sh", "mh"):
             text += rng.choice(("", f" -b {scheduler}-port", f" -b {scheduler}-fallback"))
-        text += rng.choice(("", "", "", " -p 100", " -p 60 -M 255.255.255.0"))
+        text += rng.choice(("", "", "", " -p 100", f" -p 60{self.version.masks}"))
         if self.protocol == 17 and rng.random() < 0.2:
             text += " -o"
         return text
@@ -190,18 +180,20 @@ class Service:
 class Scenario:
     """A random scenario of ``steps`` steps."""
 
-    def __init__(self, machine: Machine, seed: int, steps: int) -> None:
+    def __init__(self, machine: Machine, seed: int, steps: int, version: Version) -> None:
         self.rng = random.Random(seed)
         self.steps = steps
+        self.version = version
         rng = self.rng
-        services = [Service(rng) for _ in range(rng.randint(1, 3))]
+        services = [Service(rng, version) for _ in range(rng.randint(1, 3))]
         self.services = list({one.name: one for one in services}.values())
         commands = []
         if rng.random() < 0.25:
-            marked = Service(rng, mark=5)
+            marked = Service(rng, version, mark=5)
             self.services.append(marked)
             match = f"-d {marked.vip} -p tcp -m multiport --dports {marked.port},443"
-            commands.append(f"iptables -t mangle -A PREROUTING {match} -j MARK --set-mark 5")
+            tables = "iptables" if version.number == 4 else "ip6tables"
+            commands.append(f"{tables} -t mangle -A PREROUTING {match} -j MARK --set-mark 5")
         for service in self.services:
             commands.append(f"ipvsadm -A {service.terms(rng)}")
             if rng.random() < 0.1:
@@ -210,7 +202,12 @@ class Scenario:
         chosen = rng.sample(sorted(_SETTINGS), rng.randint(0, 4))
         settings = {f"net.ipv4.vs.{name}": rng.choice(_SETTINGS[name]) for name in chosen}
         settings["net.ipv4.ipfrag_time"] = _FRAGMENT_S  # over before the next scenario begins
-        self.recorder = Recorder(machine, f"random_{seed}", commands, settings)
+        self.recorder = Recorder(
+            machine,
+            f"random{version.number if version.number == 6 else ''}_{seed}",
+            commands,
+            settings,
+        )
         self.flows: dict[tuple[Any, ...], int] = {}
 
     def run(self) -> dict[str, Any]:
@@ -233,18 +230,6 @@ class Scenario:
         return self.recorder.finish()
 
     # Packets.
-
-    def _ip(self, plain: bool = False) -> dict[str, Any]:
-        rng = self.rng
-        header: dict[str, Any] = {
-            "ttl": rng.choice((64, 64, 64, 128, 2, 1)),
-            "tos": rng.choice((0, 0, 0, 0xB8, 2, 3)),
-            "ident": rng.randint(1, 65_535),
-            "fragment": 0x4000 if rng.random() < 0.7 else 0,
-        }
-        if not plain and rng.random() < 0.06:
-            header["options"] = rng.choice(_OPTIONS)
-        return header
 
     def _payload(self) -> bytes:
         return self.rng.randbytes(self.rng.choice((0, 0, 0, 5, 100, 700, 1_432, 1_440, 1_460)))
@@ -270,9 +255,14 @@ class Scenario:
 
     def _ends(self) -> tuple[Service, tuple[str, int], tuple[str, int]]:
         service = self.rng.choice(self.services)
-        client = (self.rng.choice(_CLIENTS), 40_000 + self.rng.randint(0, 7))
+        client = (self.rng.choice(self.version.clients), 40_000 + self.rng.randint(0, 7))
         port = self.rng.choice((service.port,) * 12 + (81, 443))
         return service, client, (service.vip, port)
+
+    def _packet(
+        self, source: str, destination: str, protocol: int, body: bytes, plain: bool = False
+    ) -> bytes:
+        return self.version.packet(self.rng, (source, destination), protocol, body, plain)
 
     def _to_client_side(self, packet: bytes) -> bytes:
         return ethernet(packet, MACS[0].to_bytes(6, "big"), ROUTER[1].to_bytes(6, "big"))
@@ -284,7 +274,7 @@ class Scenario:
     def _client(self) -> None:
         service, client, virtual = self._ends()
         segment = self._segment(service.protocol, client, virtual, reply=False)
-        packet = ipv4(client[0], virtual[0], service.protocol, segment, **self._ip())
+        packet = self._packet(client[0], virtual[0], service.protocol, segment)
         self._note(service, client, virtual, self.recorder.send(0, self._to_client_side(packet)))
 
     def _note(self, service: Service, client: Any, virtual: Any, sent: Any) -> None:
@@ -299,43 +289,37 @@ class Scenario:
         (protocol, client, virtual, service), n = self.rng.choice(list(self.flows.items()))
         masqueraded = service.method == "-m"
         port = virtual[1] if service.mark else service.server_port
-        sender = (f"10.0.0.{n}", port) if masqueraded else virtual
+        sender = (self.version.server(n), port) if masqueraded else virtual
         return protocol, client, virtual, sender, n, service
 
     def _server(self) -> None:
         flow = self._flow()
         if flow is None:
             return
-        protocol, client, _, sender, n, _ = flow
+        protocol, client, virtual, sender, n, _ = flow
         segment = self._segment(protocol, sender, client, reply=True)
-        packet = ipv4(sender[0], client[0], protocol, segment, **self._ip())
+        packet = self._packet(sender[0], client[0], protocol, segment)
+        if (
+            self.version.number == 6
+            and sender == virtual
+            and (packet[7] < 2 or len(packet) > 1_000)
+        ):
+            return  # should it not pass, Linux would tell itself, and IPVS take that to the server
         self.recorder.send(1, self._to_server_side(packet, n))
 
     # ICMP errors: what is quoted went the other way.
 
     def _error(self, source: str, destination: str, quote: bytes) -> bytes:
-        rng = self.rng
-        kinds = ((3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (5, 1), (11, 0), (11, 1), (12, 0), (0, 0))
-        kind, code = rng.choice(kinds)
-        rest = rng.choice((1_400, 1_000, 576, 300, 0)) if (kind, code) == (3, 4) else 0
-        body = icmp(kind, code, rest, quote[: rng.choice((28, 28, 48, 96, 548, 24, 20, 12))])
-        if rng.random() < 0.06:
-            body = body[:2] + bytes([body[2] ^ 0x55]) + body[3:]
-        return ipv4(source, destination, 1, body, **self._ip())
+        return self.version.error(self.rng, (source, destination), quote)
 
     def _client_error(self) -> None:
         flow = self._flow()
         if flow is None:
             return
         protocol, client, virtual, _, _, _ = flow
-        quote = ipv4(
-            virtual[0],
-            client[0],
-            protocol,
-            self._segment(protocol, virtual, client, True),
-            **self._ip(),
-        )
-        source = self.rng.choice((client[0], _ROUTERS[0]))
+        segment = self._segment(protocol, virtual, client, True)
+        quote = self._packet(virtual[0], client[0], protocol, segment)
+        source = self.rng.choice((client[0], self.version.routers[0]))
         packet = self._error(source, virtual[0], quote)
         self.recorder.send(0, self._to_client_side(packet), "ICMP error from the client's side")
 
@@ -345,8 +329,8 @@ class Scenario:
             return
         protocol, client, _, sender, n, _ = flow
         segment = self._segment(protocol, client, sender, False)
-        quote = ipv4(client[0], sender[0], protocol, segment, **self._ip())
-        source = self.rng.choice((f"10.0.0.{n}", _ROUTERS[1]))
+        quote = self._packet(client[0], sender[0], protocol, segment)
+        source = self.rng.choice((self.version.server(n), self.version.routers[1]))
         packet = self._error(source, client[0], quote)
         self.recorder.send(1, self._to_server_side(packet, n), "ICMP error from the server's side")
 
@@ -355,54 +339,14 @@ class Scenario:
         if flow is None or flow[5].method != "-i":
             return
         protocol, client, virtual, _, n, service = flow
-        inner = ipv4(
-            client[0],
-            virtual[0],
-            protocol,
-            self._segment(protocol, client, virtual, False),
-            **self._ip(),
-        )
-        kind, body = 4, inner
-        if "gue" in service.tunnel:
-            kind, body = (
-                17,
-                struct.pack("!HHHHI", 40_000, 6_080, 12 + len(inner), 0, 0x0004_0000) + inner,
-            )
-        elif "gre" in service.tunnel:
-            kind, body = 47, struct.pack("!HH", 0, 0x0800) + inner
-        outer = ipv4(_DIRECTOR, f"10.0.0.{n}", kind, body)
-        packet = self._error(_ROUTERS[1], _DIRECTOR, outer)
+        segment = self._segment(protocol, client, virtual, False)
+        inner = self._packet(client[0], virtual[0], protocol, segment)
+        ends = self.version.director, self.version.server(n)
+        outer = self.version.outer(ends, inner, service.tunnel)
+        packet = self._error(self.version.routers[1], self.version.director, outer)
         self.recorder.send(1, self._to_server_side(packet, 1), "ICMP error about a tunnel")
 
     # Fragments.
-
-    def _pieces(self, source: str, destination: str, protocol: int, segment: bytes) -> list[bytes]:
-        rng = self.rng
-        header = self._ip(plain=True)
-        df = header.pop("fragment") if rng.random() < 0.3 else 0
-        header.pop("fragment", None)
-        step = rng.choice((8, 24, 200, 600, 1_480)) & ~7
-        begins = range(0, max(1, len(segment)), step)
-        pieces = []
-        for begin in begins:
-            piece = segment[begin : begin + step]
-            more = 0x2000 if begin + step < len(segment) else 0
-            field = df | more | begin >> 3
-            pieces.append(ipv4(source, destination, protocol, piece, fragment=field, **header))
-        pieces = pieces[:30]
-        fate = rng.random()
-        if fate < 0.25:
-            pieces.reverse()
-        elif fate < 0.35:
-            rng.shuffle(pieces)
-        elif fate < 0.42:
-            pieces.insert(rng.randrange(len(pieces)), rng.choice(pieces))
-        elif fate < 0.47:
-            pieces.pop(rng.randrange(len(pieces)))
-        elif fate < 0.52 and begins:
-            overlap = ipv4(source, destination, protocol, bytes(24), fragment=0x2001, **header)
-            pieces.insert(rng.randrange(len(pieces)), overlap)
-        return pieces
 
     def _big(self, protocol: int, source: Any, destination: Any, reply: bool) -> bytes:
         body = self.rng.randbytes(self.rng.choice((40, 300, 2_000, 3_000)))
@@ -416,7 +360,8 @@ class Scenario:
     def _client_fragments(self) -> None:
         service, client, virtual = self._ends()
         segment = self._big(service.protocol, client, virtual, reply=False)
-        for piece in self._pieces(client[0], virtual[0], service.protocol, segment):
+        ends = client[0], virtual[0]
+        for piece in self.version.fragments(self.rng, ends, service.protocol, segment):
             sent = self.recorder.send(0, self._to_client_side(piece))
             self._note(service, client, virtual, sent)
 
@@ -424,38 +369,40 @@ class Scenario:
         flow = self._flow()
         if flow is None:
             return
-        protocol, client, _, sender, n, _ = flow
+        protocol, client, virtual, sender, n, _ = flow
+        if self.version.number == 6 and sender == virtual:
+            return
         segment = self._big(protocol, sender, client, reply=True)
-        for piece in self._pieces(sender[0], client[0], protocol, segment):
+        ends = sender[0], client[0]
+        for piece in self.version.fragments(self.rng, ends, protocol, segment):
             self.recorder.send(1, self._to_server_side(piece, n))
 
     # Others.
 
     def _stranger(self) -> None:
-        rng = self.rng
-        client = rng.choice(_CLIENTS)
+        rng, version = self.rng, self.version
+        client, vip = rng.choice(version.clients), version.vips[0]
         kind = rng.randrange(5)
         if kind == 0:
-            body = icmp(8, 0, rng.randint(0, 1 << 31), self._payload())
-            packet = ipv4(client, rng.choice(VIPS), 1, body, **self._ip(plain=True))
+            ends = client, rng.choice(version.vips)
+            body = version.echo(ends, rng.randint(0, 1 << 31), self._payload())
+            packet = self._packet(*ends, version.icmp, body, plain=True)
         elif kind == 1:
-            packet = ipv4(
-                client, VIPS[0], rng.choice((47, 50, 2, 4, 41)), self._payload(), **self._ip()
-            )
+            other = rng.choice((47, 50, 2, 4, 41) if version.number == 4 else (47, 59, 2, 99))
+            packet = self._packet(client, vip, other, self._payload())
         elif kind == 2:
-            segment = tcp(client, VIPS[0], 40_000, 81, rng.choice(_FLAGS), self._payload())
-            packet = ipv4(client, VIPS[0], 6, segment, **self._ip(plain=True))
+            segment = tcp(client, vip, 40_000, 81, rng.choice(_FLAGS), self._payload())
+            packet = self._packet(client, vip, 6, segment, plain=True)
         elif kind == 3:
-            packet = ipv4(
-                client, "192.0.2.99", 17, udp(client, "192.0.2.99", 5, 6, b"x"), **self._ip()
-            )
+            body = udp(client, version.elsewhere, 5, 6, b"x")
+            packet = self._packet(client, version.elsewhere, 17, body)
         else:
             n = rng.choice(range(11, 19))
-            source = f"10.0.0.{n}"
+            source = version.server(n)
             segment = tcp(
                 source, client, rng.choice((80, 9_000)), 40_005, rng.choice(("SA", "RA", "A"))
             )
-            packet = ipv4(source, client, 6, segment, **self._ip())
+            packet = self._packet(source, client, 6, segment)
             self.recorder.send(1, self._to_server_side(packet, n), "no connection")
             return
         self.recorder.send(0, self._to_client_side(packet), "none of the services'")
@@ -477,7 +424,7 @@ class Scenario:
                 f"ipvsadm -D {service.name}",
                 f"ipvsadm -A {service.terms(rng)}",
                 f"ipvsadm --set {rng.choice((0, 700))} {rng.choice((0, 90))} 0",
-                f"ip link set eth{rng.randint(0, 1)} mtu {rng.choice((1_000, _MTU, _MTU))}",
+                f"ip link set eth{rng.randint(0, 1)} mtu {rng.choice(self.version.mtus)}",
             )
         )
         self.recorder.command(command)
