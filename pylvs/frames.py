@@ -120,10 +120,10 @@ class Reason(IntEnum):
     OBSERVED = 2, "0 unless replies cross the director", "a reply of a DR or TUN connection"
     NOT_OURS = 3, "any", "no virtual service and no connection: the host's"
     OTHER_HOST = 4, "any", "addressed to another station's MAC"
-    NOT_IP = 5, "any", "neither IPv4 nor ARP: the host's"
+    NOT_IP = 5, "any", "neither IP nor ARP: the host's"
     TAGGED = 6, "any", "802.1Q or 802.1ad tagged: the host's"
     TRUNCATED = 7, "0", "shorter than its headers say"
-    BAD_HEADER = 8, "0", "IPv4 header malformed, or its checksum wrong"
+    BAD_HEADER = 8, "0", "IP header malformed, or its checksum wrong"
     MARTIAN = (
         9,
         "0",
@@ -133,23 +133,23 @@ class Reason(IntEnum):
     RELATED = 11, "low", "an ICMP error about a connection, sent to its real server"
     OPTIONS = 12, "0", "source-routed: refused, as accept_source_route=0 does"
     STRAY = 13, "low", "no connection, and not a packet that may open one: answered with a reset"
-    NO_SERVER = 14, "0", "service without a usable real server: answered with ICMP 3/3"
+    NO_SERVER = 14, "0", "service without a usable real server: answered with ICMP 3/3, ICMPv6 1/4"
     SERVER_GONE = 15, "0", "the connection's real server was removed"
     TABLE_FULL = 16, "0", "no room for another connection"
     SCHEDULER_FAILED = 17, "0", "the plug-in scheduler raised, or named no server of the service"
-    TIME_EXCEEDED = 18, "low", "TTL was used up: answered with ICMP 11/0"
-    TOO_BIG = 19, "low", "larger than the path's MTU and DF set: answered with ICMP 3/4"
+    TIME_EXCEEDED = 18, "low", "TTL was used up: answered with ICMP 11/0, ICMPv6 3/0"
+    TOO_BIG = 19, "low", "larger than the path takes: answered with ICMP 3/4, ICMPv6 2/0"
     UNCUT = 20, "0", "a GSO frame that cannot be cut into packets for a tunnel"
     NO_ROUTE = 21, "0", "no route to the next hop"
     WAITING = 22, "low", "kept until the next hop's MAC is known"
     RELEASED = 23, "low", "left after waiting for its next hop's MAC"
     WAIT_FULL = 24, "0", "too many frames wait for a MAC"
-    WAIT_TIMEOUT = 25, "0", "the next hop did not answer ARP"
+    WAIT_TIMEOUT = 25, "0", "the next hop did not say its MAC"
     SCRATCH_FULL = 26, "0", "no room to build a frame"
     SEGMENTED = 27, "grows with TUN bulk traffic", "left as several segments inside a tunnel"
     ECHO = 28, "any", "ping to a VIP of the director's own, answered"
-    ARP = 29, "any", "ARP for an address of the director's own"
-    ARP_OTHER = 30, "any", "ARP about somebody else: the host's"
+    ARP = 29, "any", "ARP or neighbour discovery for an address of the director's own"
+    ARP_OTHER = 30, "any", "ARP or neighbour discovery about somebody else: the host's"
     RATE_LIMITED = 31, "low", "an ICMP error or reset that was due and not sent"
     SEND_FAILED = 32, "0", "the kernel did not take the frame"
     ROUTED = 33, "low", "a real server's packet without connection, forwarded as a router does"
@@ -162,9 +162,13 @@ class Reason(IntEnum):
     FRAGMENTS_FULL = 40, "0", "too many packets in fragments at a time"
     FRAGMENTS_LATE = 41, "low", "a packet whose fragments did not all come in ipfrag_time"
     BAD_CHECKSUM = 42, "0", "an ICMP message or a packet to a closed port, its checksum wrong"
-    BAD_OPTIONS = 43, "0", "IP options malformed: answered with ICMP 12/0"
+    BAD_OPTIONS = 43, "0", "IP options malformed: answered with ICMP 12/0, ICMPv6 4/2"
     DEFENDED = 44, "0", "a new connection refused by the drop_packet defence"
-    CLOSED = 45, "any", "nothing listens there: answered with a reset or ICMP 3/3 or 3/2"
+    CLOSED = (
+        45,
+        "any",
+        "nothing listens there: answered with a reset, or ICMP 3/3 or 3/2 (1/4, 4/1)",
+    )
     BYPASSED = 46, "0", "no real server, cache_bypass: sent on to where it was addressed"
     NOT_OF_A_SERVER = 47, "0", "a server's packet without connection, refused by nat_icmp_send"
     TIMESTAMP = 48, "any", "ICMP timestamp request, answered"

@@ -12,6 +12,7 @@ import click
 from pylvs.errors import HostError, UsageError
 
 _RUN = pathlib.Path("/run/pylvs")
+_IPV6 = click.option("--ipv6", is_flag=True, help="IPv6 throughout.")
 _MODE = click.argument("mode", type=click.Choice(["nat", "dr", "tun"]), default="nat")
 
 
@@ -23,12 +24,14 @@ def command() -> None:
     pylvs lab demo            all three methods, one after the other
     pylvs lab up dr           one that stays; then exec, status, down
     pylvs lab exec client curl -s http://192.168.0.211/
+    pylvs lab up nat --ipv6   the same with IPv6
     """
 
 
 @command.command()
 @click.argument("modes", nargs=-1, type=click.Choice(["nat", "dr", "tun"]))
-def demo(modes: tuple[str, ...]) -> None:
+@_IPV6
+def demo(modes: tuple[str, ...], ipv6: bool) -> None:
     """Send real HTTP through the director and show who answered, counters and a capture."""
     _enter_user_namespace()
     from pylvs.cli.progress import while_compiling
@@ -36,15 +39,16 @@ def demo(modes: tuple[str, ...]) -> None:
     from pylvs.lab.build import what_lacks
     from pylvs.lab.demo import demonstrate
 
+    version = 6 if ipv6 else 4
     while_compiling(warm)
     for mode in modes or ("nat", "dr", "tun"):
-        lacking = what_lacks(mode)
+        lacking = what_lacks(mode, version)
         if lacking and modes:
             raise HostError(lacking)
         if lacking:
             print(f"== {mode}: left out: {lacking}")
         else:
-            demonstrate(mode)
+            demonstrate(mode, version)
 
 
 def _enter_user_namespace() -> None:
@@ -67,12 +71,13 @@ def _enter_user_namespace() -> None:
 
 @command.command()
 @_MODE
-def up(mode: str) -> None:
+@_IPV6
+def up(mode: str, ipv6: bool) -> None:
     """Build a lab and leave it, with web servers and the director running."""
     from pylvs.lab.build import Lab
-    from pylvs.lab.topology import topology
+    from pylvs.lab.topology import bracketed, topology
 
-    lab = Lab(topology(mode))
+    lab = Lab(topology(mode, 6 if ipv6 else 4))
     try:
         lab.up()
         lab.start_servers()
@@ -81,7 +86,8 @@ def up(mode: str) -> None:
         lab.down()
         raise
     lab.keep()
-    print(f"lab {lab.name} is up; try\n  pylvs lab exec client curl -s http://{lab.topology.vip}/")
+    url = f"http://{bracketed(lab.topology.vip)}/"
+    print(f"lab {lab.name} is up; try\n  pylvs lab exec client curl -sg {url}")
 
 
 def _labs() -> dict[str, dict[str, Any]]:

@@ -59,14 +59,8 @@ def _put(entry: Any, name: str, address: int) -> None:
 
 
 def _network(network: int, prefix: int, family: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return a network and its mask, each as the tables hold it.
-
-    An IPv4 mask has all the bits in front as well, which are 0 in an IPv4 address: so the widest
-    IPv4 network holds no IPv6 address.
-    """
+    """Return a network and its mask, each as the tables hold it."""
     mask = mask_of(prefix, family)
-    if family == 4:
-        mask |= mask_of(96, 6)
     return halves(network & mask), halves(mask)
 
 
@@ -416,6 +410,7 @@ class Manager:
             entry["mark"] = route.mark
             entry["family"] = route.family
         tables.director[0]["path_count"] = len(ordered)
+        tables.director[0]["ipv4_path_count"] = sum(route.family == 4 for route in ordered)
         mailbox.aim_all(tables.all)
 
     def override_source(self, address: int) -> None:

@@ -11,7 +11,7 @@ from pylvs.engine.late_errors import tell_unreachable
 from pylvs.forwarding import masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
-from pylvs.host import answers, discovery, routing
+from pylvs.host import answers, discovery, fragments, routing
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, paths, servers
@@ -113,11 +113,13 @@ def _tell_sender(tables, memory, frames, count, frame, now_ms):
     elif reason != Reason.NO_SERVER and reason != Reason.NOT_OF_A_SERVER:
         return
     error = count + tables.director[0].born
-    if (
-        send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms)
-        and frame.connection != NONE
-    ):
+    if not send_error(tables, memory, frames, count, frame, type_, code, detail, now_ms):
+        return
+    if frame.connection != NONE:
         connections.charge_error(tables, frame.connection, frames[error].packet_size)
+    elif reason == Reason.BAD_OPTIONS and frame.family == 6:  # IPv4's is about no connection
+        size = int64(frames[error].packet_size)
+        fragments.charge_connection(tables, memory, frame, size, now_ms)
 
 
 @compiled

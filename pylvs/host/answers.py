@@ -31,12 +31,12 @@ def answer(tables, memory, frames, count, frame, now_ms):
     A reset or an ICMP error, that is; any other answer has been sent.
     """
     if frame.family == 6 and frame.transport - frame.ip > ipv6.HEADER_SIZE:
-        bad = extensions.accept(memory, frame)
+        bad, code = extensions.accept(memory, frame)
         if bad != extensions.WELL_FORMED:
             discard(frame, Reason.BAD_OPTIONS)
             if bad == extensions.DROPPED:
                 return SILENT
-            kind, code = icmp.PARAMETER_PROBLEM, icmp.V6_UNKNOWN_OPTION
+            kind = icmp.PARAMETER_PROBLEM
             return int64(
                 compose_from_own(tables, memory, frames, count, frame, kind, code, bad, now_ms)
             )

@@ -10,7 +10,7 @@ from typing import Final
 
 from pylvs.host.options import WELL_FORMED
 from pylvs.jit import apart, compiled
-from pylvs.wire import ipv6
+from pylvs.wire import icmp, ipv6
 from pylvs.wire.memory import load_u8
 
 DROPPED: Final = -2
@@ -29,23 +29,30 @@ def receive(memory, frame):
 
 @apart
 def accept(memory, frame):
-    """Check the headers behind hop-by-hop options likewise, as the packet's destination."""
-    kind, at = load_u8(memory, frame.ip + ipv6.NEXT_HEADER), frame.ip + ipv6.HEADER_SIZE
+    """Check the headers behind hop-by-hop options, as the packet's destination.
+
+    Returns likewise what is wrong and where, and the code of the ICMPv6 error that says so.
+    """
+    tells = frame.ip + ipv6.NEXT_HEADER
+    kind, at = load_u8(memory, tells), frame.ip + ipv6.HEADER_SIZE
     for _ in range(ipv6.HEADERS_LIMIT):
         if at + 8 > frame.transport:
             break
         if kind == ipv6.DESTINATION_OPTIONS:
             result = _check(memory, frame, at)
             if result != WELL_FORMED:
-                return result
+                return result, icmp.V6_UNKNOWN_OPTION
         elif kind == ipv6.ROUTING:
             if _is_refused(load_u8(memory, at + 2)):
-                return DROPPED  # seg6_enabled=0, rpl_seg_enabled=0
+                return DROPPED, 0  # seg6_enabled=0, rpl_seg_enabled=0
             if load_u8(memory, at + 3):
-                return DROPPED
+                return DROPPED, 0
+        elif kind == ipv6.HOP_BY_HOP and at != frame.ip + ipv6.HEADER_SIZE:
+            return tells - frame.ip, icmp.V6_UNKNOWN_HEADER  # it may only come first
+        tells = at
         kind = load_u8(memory, at)
         at += (load_u8(memory, at + 1) + 1) << 3
-    return WELL_FORMED
+    return WELL_FORMED, 0
 
 
 @compiled

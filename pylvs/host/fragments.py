@@ -17,7 +17,7 @@ from pylvs.forwarding import born
 from pylvs.frames import HEADROOM, NONE, ON_THE_WAY, Reason, Verdict
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections
+from pylvs.tables import connections, services
 from pylvs.tables.addresses import destination_of, set_ends, source_of
 from pylvs.tables.layouts import (
     COMPLETE,
@@ -349,7 +349,7 @@ def expire(tables, memory, frames, count, now_ms):
         type_, code = icmp.TIME_EXCEEDED, icmp.REASSEMBLY_TIME
         error = count + tables.director[0].born
         if send_error(tables, memory, frames, count, about, type_, code, icmp.NO_DETAIL, now_ms):
-            _charge_connection(tables, memory, about, frames[error].packet_size, now_ms)
+            charge_connection(tables, memory, about, frames[error].packet_size, now_ms)
 
 
 @compiled
@@ -364,12 +364,12 @@ def _most_overdue(tables, now_ms):
     return found
 
 
-@compiled
-def _charge_connection(tables, memory, about, size, now_ms):
-    """Count the error for the connection that the packet belongs to, if there is one."""
+@apart
+def charge_connection(tables, memory, about, size, now_ms):
+    """Count an error for the connection that its packet belongs to, if there is one."""
     tracked = transport.header_size_min(about.protocol) != transport.UNTRACKED
     begin = about.ip + about.packet_size - about.transport
-    if not tracked or begin < transport.PORTS_SIZE or tables.director[0].service_count == 0:
+    if not tracked or begin < transport.PORTS_SIZE or not services.has_any(tables, about.family):
         return
     about.source_port = load_u16(memory, about.transport + transport.SOURCE_PORT)
     about.destination_port = load_u16(memory, about.transport + transport.DESTINATION_PORT)

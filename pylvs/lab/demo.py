@@ -10,24 +10,35 @@ from typing import Final
 from pylvs.errors import HostError
 from pylvs.lab import capture
 from pylvs.lab.build import Lab
-from pylvs.lab.topology import topology
+from pylvs.lab.topology import Topology, bracketed, topology
 
 REQUESTS: Final = 10
 _SHOWN: Final = 6
 _PICTURES: Final = {
-    "nat": "client 110.0.0.1 -- router -- director [VIP 10.133.146.47] -- rs1 .129, rs2 .131\n"
+    "nat": "client {client} -- router -- director [VIP {vip}] -- rs1 {rs1}, rs2 {rs2}\n"
     "  requests are rewritten to a real server, and its replies back",
-    "dr": "client 110.0.0.1 -- router -- LAN { director [VIP 192.168.0.211], rs1 .5, rs2 .8 }\n"
+    "dr": "client {client} -- router -- LAN {{ director [VIP {vip}], rs1 {rs1}, rs2 {rs2} }}\n"
     "  requests get a real server's MAC; it answers the client itself, as the VIP",
-    "tun": "client 110.0.0.1 -- router -- LAN { director [VIP 192.168.0.211], rs1 .5, rs2 .8 }\n"
+    "tun": "client {client} -- router -- LAN {{ director [VIP {vip}], rs1 {rs1}, rs2 {rs2} }}\n"
     "  requests go to a real server inside IPIP; it answers the client itself, as the VIP",
 }
 
 
-def demonstrate(mode: str, requests: int = REQUESTS) -> None:
+def _picture(shape: Topology) -> str:
+    client = shape.nodes[0].interfaces[0].address.partition("/")[0]
+    separator = ":" if ":" in shape.vip else "."
+    servers = {
+        name: separator + address.rpartition(separator)[2]
+        for name, address in shape.servers.items()
+    }
+    return _PICTURES[shape.mode].format(client=client, vip=shape.vip, **servers)
+
+
+def demonstrate(mode: str, version: int = 4, requests: int = REQUESTS) -> None:
     """Build a lab, send requests, print what happened, and take it down; raises HostError."""
-    print(f"== {mode}: {_PICTURES[mode]}", flush=True)
-    with Lab(topology(mode)) as lab:
+    shape = topology(mode, version)
+    print(f"== {mode}: {_picture(shape)}", flush=True)
+    with Lab(shape) as lab:
         _finish_checksums(lab)
         lab.start_servers()
         lab.start_director()
@@ -37,7 +48,8 @@ def demonstrate(mode: str, requests: int = REQUESTS) -> None:
         answers = lab.fetch(requests)
         spent = time.monotonic() - began
         _stop(recorder)
-        print(f"{requests} requests to http://{lab.topology.vip}/ in {spent:.2f} s; who answered:")
+        url = f"http://{bracketed(shape.vip)}/"
+        print(f"{requests} requests to {url} in {spent:.2f} s; who answered:")
         for name, count in sorted(Counter(answers).items()):
             print(f"  {name:<8} {count:>3}  {'#' * count}")
         _show_capture(lab, first)

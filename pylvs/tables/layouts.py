@@ -169,8 +169,7 @@ ASKED: Final = 1
 KNOWN: Final = 2
 FAILED: Final = 3
 
-# A route.  The table is sorted, longest prefix first and lowest metric first; IPv6's come behind
-# IPv4's, whose mask tells them from an IPv6 default route.
+# A route.  The table is sorted, longest prefix first and lowest metric first; IPv6's come last.
 PATH: Final = np.dtype([
     *_address("network"),
     *_address("mask"),
@@ -322,6 +321,7 @@ DIRECTOR: Final = np.dtype([
     ("connection_count", np.int64),
     ("tick", np.int64),            # the wheel has been swept up to here
     ("path_count", np.int64),
+    ("ipv4_path_count", np.int64),
     ("own_count", np.int64),
     ("born", np.int64),            # frames born in this batch
     ("listed", np.int64),          # those of them that were looked at for leaving

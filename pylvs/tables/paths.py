@@ -14,6 +14,7 @@ from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours
 from pylvs.tables.addresses import is_at, set_address
 from pylvs.tables.layouts import LOCAL_ADDRESS
+from pylvs.wire import ip
 
 MTU_MIN: Final = 552  # net.ipv4.route.min_pmtu
 EXCEPTION_MS: Final = 600_000  # net.ipv4.route.mtu_expires
@@ -29,7 +30,11 @@ def find(tables, address):
 def find_marked(tables, address, mark):
     """Return the row of the best route to ``address``, or ``NONE``."""
     paths = tables.paths
-    for row in range(tables.director[0].path_count):
+    director = tables.director[0]
+    begin, end = 0, director.ipv4_path_count
+    if not ip.is_ipv4(address):
+        begin, end = end, director.path_count
+    for row in range(begin, end):
         path = paths[row]
         if (
             address[1] & path.mask_low == path.network_low

@@ -302,7 +302,7 @@ class Scenario:
         if (
             self.version.number == 6
             and sender == virtual
-            and (packet[7] < 2 or len(packet) > 1_000)
+            and (packet[6] != protocol or packet[7] < 2 or len(packet) > 1_000)
         ):
             return  # should it not pass, Linux would tell itself, and IPVS take that to the server
         self.recorder.send(1, self._to_server_side(packet, n))
