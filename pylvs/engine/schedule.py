@@ -106,7 +106,8 @@ def _refuse(tables, frame, service, now_ms):
     """There is a service and no server for the packet (ip_vs_core.c, ip_vs_leave)."""
     if tables.director[0].cache_bypass and service.mark and frame.quotes == 0:
         path = paths.find(tables, destination_of(frame))
-        if path != NONE and tables.paths[path].kind != LOCAL_ADDRESS:
+        # Of IPv6 Linux takes an address of its own as well, and loses the packet later.
+        if path != NONE and (frame.family == 6 or tables.paths[path].kind != LOCAL_ADDRESS):
             _bypass(tables, frame, service, now_ms)
             return
     if service.port == services.FTP and frame.destination_port != services.FTP:

@@ -48,9 +48,9 @@ def services(rows: Iterable["ServiceRow"]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _whole(address: int) -> str:
-    """Return an address with all its digits."""
-    if not is_ipv6(address):
+def _whole(address: int, family: int = 4) -> str:
+    """Return an address with all its digits; none, of a connection to nobody, is of ``family``."""
+    if not is_ipv6(address) and (address or family == 4):
         return f"{address:08X}"
     digits = f"{address:032x}"
     return ":".join(digits[at : at + 4] for at in range(0, 32, 4))
@@ -65,7 +65,7 @@ def connections(rows: Iterable["ConnectionRow"]) -> str:
     lines = [_CONNECTION_TITLES]
     for row in rows:
         ends = " ".join(
-            f"{_whole(address)} {port:04X}"
+            f"{_whole(address, row.family)} {port:04X}"
             for address, port in (row.client, row.virtual, row.server)
         )
         lines.append(f"{PROTOCOL_NAMES[row.protocol]:<3} {ends} {row.state:<11} {row.expires:7}")

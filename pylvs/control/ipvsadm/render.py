@@ -263,12 +263,17 @@ def connections(
     for row in rows:
         expire = f"{row.expires // 60:02}:{row.expires % 60:02}"
         ends = (
-            f"{_endpoint(*end, row.protocol, names):<18}"
+            f"{_endpoint(*end, row.protocol, names) if end[0] else _nobody(row):<18}"
             for end in (row.client, row.virtual, row.server)
         )
         line = f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} {' '.join(ends)}"
         lines.append(line.rstrip())
     return "\n".join(lines) + "\n"
+
+
+def _nobody(row: "ConnectionRow") -> str:
+    """Return the end of a connection that has no server."""
+    return "[::]:0" if row.family == 6 else "0.0.0.0:0"
 
 
 def _service_option(key: ServiceKey, names: Names) -> str:
