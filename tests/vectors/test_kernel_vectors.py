@@ -1,9 +1,9 @@
 """What Linux 6.1 did with given frames, and that the director does the same, byte for byte.
 
 ``core.json.xz`` holds captures from a real kernel's IPVS (ipvsadm 1.31): commands, frames in,
-frames out, listings; ``ipv6.json.xz`` the same of IPv6, random scenarios too; ``cli.json.xz`` commands and what they say;
-``random.json.xz`` random scenarios of ``tools/oracle``: those that once found a difference, and
-some that reach what nothing else does.  They are compared by
+frames out, listings; ``ipv6.json.xz`` the same of IPv6, random scenarios too; ``cli.json.xz``
+commands and what they say; ``random.json.xz`` random scenarios of ``tools/oracle``: those that once
+found a difference, and some that reach what nothing else does.  They are compared by
 ``tools/conformance.py``, which says what is masked.
 """
 
