@@ -24,6 +24,7 @@ from pylvs.wire.text import address_text, family_of, is_ipv6
 
 TUNNEL_DEVICES: Final = {4: "tunl0", 6: "ip6tnl0"}
 _MODULES: Final = {4: "ipip", 6: "ip6_tunnel"}
+_IPV6_METRIC: Final = " metric 1024 "  # what IPv6 routes have that were given none
 _DEFAULT_ROUTES: Final = {4: "default route", 6: "IPv6 default route"}  # in the record
 _QUIET_ARP: Final = {
     "net/ipv4/conf/all/arp_ignore": "1",
@@ -133,7 +134,8 @@ def _default_route(family: int) -> str:
     command = ["ip", f"-{family}", "route", "show", "default"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     routes = [line.removesuffix(" linkdown").strip() for line in done.stdout.splitlines()]
-    return next((route for route in routes if " metric " not in route), "")
+    plain = (route for route in routes if " metric " not in route or _IPV6_METRIC in route)
+    return next(plain, "")
 
 
 def recall() -> dict[str, str]:

@@ -55,12 +55,24 @@ def test_a_real_server_is_prepared_and_put_back(mode):
         sysctl = "cat /proc/sys/net/ipv4/conf/all/arp_ignore; ip -br address"
         before = lab.shell("rs1", sysctl)
         words = f"{sys.executable} -m pylvs realserver"
-        lab.shell("rs1", f"{words} setup --vip 192.0.2.10 --mode {mode}")
+        vips = "--vip 192.0.2.10 --vip 2001:db8::10"
+        lab.shell("rs1", f"{words} setup {vips} --mode {mode}")
         during = lab.shell("rs1", sysctl)
         assert during.startswith("1")
         assert "192.0.2.10/32" in during
-        lab.shell("rs1", f"{words} undo --vip 192.0.2.10 --mode {mode}")
+        assert "2001:db8::10/128" in during
+        lab.shell("rs1", f"{words} undo {vips} --mode {mode}")
         assert lab.shell("rs1", sysctl) == before
+
+
+def test_a_nat_servers_ipv6_gateway_is_put_back():
+    with Lab(topology("nat", 6)) as lab:
+        words = f"{sys.executable} -m pylvs realserver"
+        before = lab.shell("rs1", "ip -6 route show default")
+        lab.shell("rs1", f"{words} setup --vip 2001:db8::10 --mode nat --gateway 2001:db8:b::9")
+        assert "via 2001:db8:b::9 " in lab.shell("rs1", "ip -6 route show default")
+        lab.shell("rs1", f"{words} undo --vip 2001:db8::10 --mode nat")
+        assert lab.shell("rs1", "ip -6 route show default") == before
 
 
 @pytest.mark.parametrize("route", ["default via 192.168.79.1 dev eth0", ""])
@@ -78,9 +90,11 @@ def test_a_nat_servers_gateway_is_put_back(route):
         assert lab.shell("rs1", "ip route show default").strip() == route
 
 
-def test_a_director_on_a_tap_device_is_a_station_of_its_own():
+@pytest.mark.parametrize("mode", ["dr", "tun"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_director_on_a_tap_device_is_a_station_of_its_own(mode, version):
     """The TAP device joins the LAN by a bridge; nobody but the director answers for DIP and VIP."""
-    with Lab(topology("dr")) as lab:
+    with Lab(topology(mode, version)) as lab:
         start_stations(lab)
         for line in (
             "ip address flush dev eth0",
@@ -90,8 +104,10 @@ def test_a_director_on_a_tap_device_is_a_station_of_its_own():
         ):
             lab.shell("director", line)
         shape = lab.topology
-        words = ["--tap", "tap0", "--dip", "192.168.0.9/24", "--gateway", "192.168.0.253"]
-        words += ["--vip", f"{shape.vip}:80", "--scheduler", "rr", "--mode", "dr"]
+        director = next(node for node in shape.nodes if node.name == "director")
+        dip = director.interfaces[0].address
+        words = ["--tap", "tap0", "--dip", dip, "--gateway", director.gateway]
+        words += ["--vip", shape.endpoint, "--scheduler", "rr", "--mode", mode]
         for address in shape.servers.values():
             words += ["--rs", address]
         lab.start_director(words)
@@ -99,10 +115,10 @@ def test_a_director_on_a_tap_device_is_a_station_of_its_own():
         time.sleep(0.5)
         answers = sorted(ask(lab, "upload", 100_000)[0].split()[1] for _ in range(4))
         assert answers == ["rs1", "rs1", "rs2", "rs2"]
-        assert (
-            lab.shell("client", "ping -c 1 -W 2 192.168.0.9 >/dev/null && echo up").strip() == "up"
-        )
-        assert "TCP  192.168.0.211:80" in lab.stop_director()
+        for address in (dip.partition("/")[0], shape.vip):
+            ping = f"ping -c 1 -W 2 {address} >/dev/null && echo up"
+            assert lab.shell("client", ping).strip() == "up"
+        assert f"TCP  {shape.endpoint}" in lab.stop_director()
 
 
 def test_a_plug_in_scheduler_decides_on_live_rings():
