@@ -142,19 +142,35 @@ def _tunnel(row: "ServerRow") -> str:
 
 
 def _ordered(rows: Iterable[Any], compare: Callable[[Any, Any], int], sort: bool) -> list[Any]:
-    """Return the rows as the C library's qsort leaves them.
-
-    The comparison is no order when addresses are far apart: then the way to it decides, so this is
-    a merge sort from the top down, as that one is.
-    """
+    """Return the rows as the C library's qsort leaves them."""
     rows = list(rows)
     if not sort or len(rows) < 2:
         return rows
+    addresses = [row.key.address for row in rows]
+    marks = [row.key.mark for row in rows] if isinstance(rows[0].key, ServiceKey) else [0]
+    low, high = min(addresses), max(addresses)
+    if not is_ipv6(high) and max(high - low, max(marks) - min(marks)) < 2**31:
+        return sorted(rows, key=_key_of)
+    return _merge_sorted(rows, compare)
+
+
+def _key_of(row: Any) -> tuple[int, ...]:
+    """Return what rows are ordered by where addresses are so near that there is an order."""
+    key = row.key
+    if isinstance(key, ServiceKey):
+        return key.mark, key.family, key.protocol, key.address, key.port
+    return key.address, key.port
+
+
+def _merge_sorted(rows: list[Any], compare: Callable[[Any, Any], int]) -> list[Any]:
+    """Merge sort from the top down, as the C library's is.
+
+    The comparison is no order when addresses are far apart: then the way to it decides.
+    """
+    if len(rows) < 2:
+        return rows
     middle = len(rows) // 2
-    left = _ordered(rows[:middle], compare, sort)
-    right = _ordered(rows[middle:], compare, sort)
-    if compare(left[-1], right[0]) <= 0:
-        return left + right
+    left, right = _merge_sorted(rows[:middle], compare), _merge_sorted(rows[middle:], compare)
     merged = []
     at = to = 0
     while at < len(left) and to < len(right):

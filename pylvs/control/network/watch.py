@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -165,6 +165,11 @@ class Network:
                 self.on_return(row)
                 self._bound[row] = index
 
+    @staticmethod
+    def _of(number: int, messages: Iterable[Any]) -> list[Any]:
+        """Return the messages of one family: a kernel that lacks it answers with the others'."""
+        return [message for message in messages if message["family"] == number]
+
     def _read_addresses(self) -> tuple[frozenset[int], "_Primary"]:
         """Return all local addresses, and the first one of each interface and family.
 
@@ -173,7 +178,7 @@ class Network:
         every = set()
         primary: _Primary = {}
         for family, number in _FAMILIES.items():
-            messages = self._netlink.get_addr(family=number)
+            messages = self._of(number, self._netlink.get_addr(family=number))
             for message in sorted(messages, key=lambda one: one["scope"] != _GLOBAL_SCOPE):
                 text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
                 address = _address_or_none(text)
@@ -193,7 +198,8 @@ class Network:
         self, family: int, links: dict[int, tuple[int, int, bool]], primary: "_Primary"
     ) -> list[Route]:
         routes = []
-        for message in self._netlink.get_routes(family=_FAMILIES[family]):
+        number = _FAMILIES[family]
+        for message in self._of(number, self._netlink.get_routes(family=number)):
             if message.get_attr("RTA_TABLE") not in _TABLES:
                 continue
             hop = message
