@@ -8,7 +8,13 @@ import click
 
 from pylvs.control import settings
 from pylvs.control.config.marks import parse_mark
-from pylvs.control.ipvsadm.rules import number_of, parse_endpoint, parse_line, parse_text
+from pylvs.control.ipvsadm.rules import (
+    number_of,
+    parse_endpoint,
+    parse_line,
+    parse_text,
+    unbracketed,
+)
 from pylvs.control.model import (
     DEFAULT_SCHEDULER,
     MASQUERADE,
@@ -95,7 +101,7 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def parse_address(text: str) -> int:
     """Return a bare address (one with a port is taken without it); raises UsageError."""
     try:
-        return parse_endpoint(text, 0)[0]
+        return parse_endpoint(unbracketed(text), 0)[0]
     except ValueError as error:
         raise UsageError(str(error)) from None
 
@@ -124,7 +130,7 @@ def parse_server(
     """
     endpoint, *facts = text.split(",")
     try:
-        address, port = parse_endpoint(endpoint, service.port)
+        address, port = parse_endpoint(unbracketed(endpoint), service.port)
     except ValueError as error:
         raise UsageError(f"--rs {text}: {error}; give IP[:PORT][,weight=N]") from None
     if port != service.port and method != MASQUERADE:

@@ -40,11 +40,22 @@ def forward(tables, memory, frames, count, row, now_ms):
         _forward_reply(tables, memory, frames, count, frame, now_ms)
     elif director.hosted or reason != Reason.NOT_OURS:
         _forward_other(tables, memory, frames, count, frame, now_ms)
+    elif _is_left_in_pieces(tables, memory, frame):
+        frame.reason = Reason.ROUTED
+        _route(tables, memory, frames, count, frame, now_ms)
     elif answers.is_ping_to_own(tables, memory, frame):
         _answer(tables, memory, frames, count, frame, now_ms)
     _leave(tables, frames, row)
     if director.listed < director.born:
         leave_born(tables, frames, count)
+
+
+@apart
+def _is_left_in_pieces(tables, memory, frame):
+    """Whether a packet is nobody's whose fragments the host has not seen: it has to go on."""
+    if frame.family != 6 or frame.fragment_max == 0:
+        return False
+    return not is_local_outside(tables, memory, frame)
 
 
 @compiled

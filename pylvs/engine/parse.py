@@ -165,19 +165,25 @@ def _parse_ipv6(tables, memory, frame, is_multicast, now_ms):
     frame.ip = at
     frame.packet_size = size
     frame.length = ethernet.HEADER_SIZE + size
-    set_ends(tables, frame, ip.source_of(memory, at), ip.destination_of(memory, at))
+    destination = ip.destination_of(memory, at)
+    if ip.is_ipv4(destination):  # what looks like IPv4 would be taken for it
+        _drop(frame, Reason.MARTIAN)
+        return
+    set_ends(tables, frame, ip.source_of(memory, at), destination)
     frame.protocol, frame.transport, fragment = ipv6.find_transport(memory, at, at + size)
     if frame.protocol == ipv6.ICMP and fragment == 0 and discovery.receive(tables, memory, frame):
         return
-    if is_multicast:
+    if is_multicast or (destination[0] >> 56) & 0xFF == _MULTICAST_IPV6:
         frame.reason = Reason.OTHER_HOST
         return
     if not _may_send_ipv6(source_of(frame)):  # the director's own may be: Linux does not mind
         _drop(frame, Reason.MARTIAN)
         return
     if fragment:
+        found = frame.transport
         frame.transport = fragment + ipv6.FRAGMENT_SIZE
         if fragments.is_truncated(memory, frame):
+            frame.transport = found
             fragment = 0
     has_options = load_u8(memory, at + ipv6.NEXT_HEADER) == ipv6.HOP_BY_HOP
     if (has_options or fragment or tables.director[0].mark_rule_count) and not _parse_unusual(
@@ -257,6 +263,8 @@ def _is_directors(tables, frame):
         return True
     if frame.mark and director.mark_count:
         return True
+    if frame.family == 6 and director.mark_count and director.mark_rule_count:
+        return True  # a fragment's mark is not known yet
     return frame.delivery & LOCAL_DELIVERY == 0 and servers.is_sender(tables, source_of(frame))
 
 

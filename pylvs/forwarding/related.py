@@ -160,7 +160,10 @@ def _mend(memory, frame, port_field, port):
     size = frame.packet_size - (frame.transport - frame.ip)
     if frame.family == 6:
         _, ports, _ = ipv6.find_transport(memory, frame.quotes, frame.ip + frame.packet_size)
-        store_u16(memory, ports + port_field, port)
+        if (
+            ports + transport.PORTS_SIZE <= frame.ip + frame.packet_size
+        ):  # else the quote ends first
+            store_u16(memory, ports + port_field, port)
         icmp.mend_ipv6(memory, frame.ip, frame.transport, size)
         return
     ipv4.mend_checksum(memory, frame.ip)

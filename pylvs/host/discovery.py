@@ -74,10 +74,13 @@ def receive(tables, memory, frame):
     if checksum.fold(checksum.add(memory, message, size, total)) != 0xFFFF:
         return True
     target = ip.load_wide(memory, message + _TARGET)
+    source = ip.source_of(memory, frame.ip)
+    if ip.is_ipv4(target) or (ip.is_ipv4(source) and not ip.is_none(source)):
+        return True
     if type_ == icmp.V6_ADVERTISEMENT:
         _learn(tables, memory, frame, target, _TARGET_MAC)
         return True
-    _learn(tables, memory, frame, ip.source_of(memory, frame.ip), _SOURCE_MAC)
+    _learn(tables, memory, frame, source, _SOURCE_MAC)
     if _is_own(tables, frame.port_in, target):
         frame.reason = Reason.ARP
     return True

@@ -245,9 +245,8 @@ def is_truncated(memory, frame):
 @compiled
 def _leave_out_fragment(memory, frame, to, header):
     """Have the copied headers name what came behind the fragment header."""
-    at, tells = ipv6.find_fragmentable(memory, frame.ip, frame.transport)
-    if at - frame.ip == header:
-        memory[to + tells - frame.ip] = load_u8(memory, at)
+    tells = ipv6.find_fragment_name(memory, frame.ip, frame.transport)
+    memory[to + tells - frame.ip] = load_u8(memory, frame.ip + header)
 
 
 @compiled

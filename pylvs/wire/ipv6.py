@@ -40,7 +40,6 @@ DESTINATION_OPTIONS: Final = 60
 
 HOPS_DEFAULT: Final = 64
 HEADERS_LIMIT: Final = 8  # extension headers that are looked behind
-_BROKEN: Final = -1
 
 FRAGMENT_SIZE: Final = 8
 FRAGMENT_FIELD: Final = 2  # of the fragment header: offset:13, reserved:2, more:1
@@ -134,15 +133,30 @@ def find_fragmentable(memory, ip, end):
             stays = not routed
         if not stays or at + 8 > end:
             break
+        following = at + _extension_size(memory, at, kind)
+        if following > end:
+            break
         routed = routed or kind == ROUTING
-        tells = at
-        at += (load_u8(memory, at + 1) + 1) << 3
+        tells, at = at, following
     return at, tells
 
 
 @compiled
 def decrement_hops(memory, ip):
     memory[uint64(ip + HOP_LIMIT)] -= 1
+
+
+@apart
+def find_fragment_name(memory, ip, end):
+    """Return where the byte stands that says that a fragment header follows."""
+    tells = ip + NEXT_HEADER
+    at = ip + HEADER_SIZE
+    for _ in range(HEADERS_LIMIT):
+        kind = load_u8(memory, tells)
+        if kind == FRAGMENT or at + 8 > end:
+            break
+        tells, at = at, at + _extension_size(memory, at, kind)
+    return tells
 
 
 @compiled

@@ -89,6 +89,7 @@ def test_a_port_is_overwritten_without_masquerading_as_ipvsadm_does():
         ("--start-daemon master --mcast-interface a", "is not built yet", 255),
         ("--stop-daemon backup", "No daemon is running", 255),
         ("-A -t [2001:db8::1", "illegal virtual server address", 2),
+        ("-A -M 255.255.255.0 -s rr", "need to supply the 'service-address'", 2),
         ("-A -t [2001:db8::1]80", "illegal virtual server address", 2),
         ("-A -t [2001:db8::1] -p 9", "illegal virtual server address", 2),
         ("-A -t [::1.2.3.4]:80", "illegal virtual server address", 2),

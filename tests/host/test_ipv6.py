@@ -4,7 +4,9 @@ import struct
 
 import pytest
 
+from pylvs.control.model import MarkRule
 from pylvs.lab.capture import faults
+from pylvs.wire.text import address_of
 from tests.packets import (
     DIRECTOR_MAC,
     MAC_A,
@@ -159,6 +161,47 @@ class TestFragments:
         world = World(DR)
         assert world.send(ethernet(fragments6(CLIENT6, VIP6, 6, segment, (8,))[0])) == []
         assert world.reason("truncated") == 1
+
+    def test_what_a_nat_server_sends_to_others_in_fragments_goes_on(self):
+        body = udp("2001:db8:2::b", CLIENT6, 9, 9, bytes(2_000))
+        pieces = fragments6("2001:db8:2::b", CLIENT6, 17, body, (1_448,))
+        to = bytes.fromhex("0200000002fe")
+        world = World(NAT)
+        world.tables.director[0]["ip_forward"] = 1
+        sent = [out for one in pieces for out in world.send(ethernet(one, to), 1)]
+        assert [len(frame) for _, frame in sent] == [len(piece) + 14 for piece in pieces]
+        assert all(port == 0 for port, _ in sent)
+
+    def test_a_firewall_marks_service_takes_them_too(self):
+        world = World(["-A -f 5 -6 -s rr", "-a -f 5 -6 -r 2001:db8:2::b -g"])
+        network = address_of("2001:db8:5::")
+        rule = MarkRule(5, destination=network, destination_prefix=64, family=6)
+        world.manager.set_mark_rules([rule])
+        body = udp(CLIENT6, "2001:db8:5::1", 9, 53, bytes(2_000))
+        pieces = fragments6(CLIENT6, "2001:db8:5::1", 17, body, (1_448,))
+        assert len([out for one in pieces for out in world.send(ethernet(one))]) == 2
+
+    @pytest.mark.parametrize("front", [43, 60, 51])
+    def test_headers_in_front_of_the_fragment_header_stay(self, front):
+        body = udp(CLIENT6, VIP6, 40_000, 53, bytes(range(200)))
+        size = 0 if front != 51 else 1
+        head = bytes([44, size, 0 if front != 60 else 1, 0 if front != 60 else 4]) + bytes(4)
+        head += bytes(4 if front == 51 else 0)
+        frames = []
+        for piece in fragments6(CLIENT6, VIP6, 17, body, (96,)):
+            frames.append(ethernet(ipv6(CLIENT6, VIP6, front, head + piece[40:])))
+        world = World(UDP)
+        sent = [out for frame in frames for out in world.send(frame)]
+        assert sent, dict(enumerate(world.tables.reasons))
+        assert world.reason("forwarded") or world.reason("fragmented")
+
+
+@pytest.mark.parametrize("target", ["::192.0.2.10", "::1"])
+def test_what_looks_like_ipv4_is_not_taken_for_it(target):
+    world = World(["-A -t 192.0.2.10:80 -s rr", "-a -t 192.0.2.10:80 -r 10.0.0.11 -g", *NAT])
+    assert world.send(tcp_frame(CLIENT6, target, 40_000, 80)) == []
+    assert world.send(solicitation(target="2001:db8::1")[:62] + packed(target) + bytes(8)) == []
+    assert world.reason("martian") == 1
 
 
 def test_what_is_too_big_for_the_path_is_told_as_ipv6_does():

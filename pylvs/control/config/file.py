@@ -142,8 +142,10 @@ def _api(stated: Stated) -> list[Fault]:
     if not place.api:
         return []
     host, _, port = place.api.rpartition(":")
+    host = host.strip("[]")
     try:
-        address_of(host)
+        if host not in ("::", "::1"):
+            address_of(host)
     except ValueError as error:
         return [Fault("director.api", f"{error}; give IP:PORT")]
     if number_of(port, 1, 65_535) is None:

@@ -5,7 +5,13 @@ from typing import Final
 from pylvs.control.config import schema
 from pylvs.control.config.checking import Fault
 from pylvs.control.ipvsadm.render import flag_names, mask_text
-from pylvs.control.ipvsadm.rules import netmask_of, number_of, parse_endpoint, scheduler_flags
+from pylvs.control.ipvsadm.rules import (
+    netmask_of,
+    number_of,
+    parse_endpoint,
+    scheduler_flags,
+    unbracketed,
+)
 from pylvs.control.model import (
     CHECKSUM,
     MASQUERADE,
@@ -55,13 +61,13 @@ def service_key(name: str) -> ServiceKey:
             raise ValueError("there is no port")
         return ServiceKey(PROTOCOLS[kind], *parse_endpoint(rest, 0))
     except (ValueError, RuleError) as error:
-        raise UsageError(f"{name!r}: {error}; give tcp:IP:PORT or mark:N") from None
+        raise UsageError(f"{name!r}: {error}; give tcp:IP:PORT, mark:N or mark6:N") from None
 
 
 def server_key(name: str, default_port: int) -> ServerKey:
     """Return what a server's name says, the service's port if it says none; raises UsageError."""
     try:
-        address, port = parse_endpoint(name, default_port)
+        address, port = parse_endpoint(unbracketed(name), default_port)
     except (ValueError, RuleError) as error:
         raise UsageError(f"{name!r}: {error}; give IP or IP:PORT") from None
     if not is_unicast(address):

@@ -102,6 +102,11 @@ def _host(text: str, names: Names = NUMERIC) -> int:
     return names.address_of(text)
 
 
+def unbracketed(text: str) -> str:
+    """Return ``[address]`` without its brackets: where there is no port ipvsadm wants none."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
 def parse_endpoint(
     text: str, default_port: int, protocol: int = PROTOCOLS["tcp"], names: Names = NUMERIC
 ) -> tuple[int, int]:
@@ -174,7 +179,7 @@ def _terms(line: Line, service: ServiceKey | None, names: Names) -> Terms:
 def _last_of_service(given: list[str]) -> int:
     """Return where the last option stands that names the service: IPv6's sets the mask anew."""
     names = {"tcp-service", "udp-service", "sctp-service", "fwmark-service", "ipv6"}
-    return max(at for at, name in enumerate(given) if name in names)
+    return max((at for at, name in enumerate(given) if name in names), default=0)
 
 
 def netmask_of(text: str, is_ipv6: bool, names: Names = NUMERIC) -> int:

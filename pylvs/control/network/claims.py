@@ -50,7 +50,7 @@ _PORT: Final = """
   }}"""
 
 _PACKETS: Final = """
-  chain packets{v} {{
+  chain packets{v} {{{first}
     {later} {ip} daddr @own{v} drop
     {later} {ip} daddr @local{v} accept{services}{marked}
     {ip} daddr @own{v} {errors} drop
@@ -72,6 +72,7 @@ _WORDS: Final = {
         "v": "",
         "ip": "ip",
         "icmp": "icmp",
+        "first": "",
         "later": "ip frag-off & 0x1fff != 0",
         "fragments": "meta l4proto { icmp, tcp, udp, sctp } ip frag-off & 0x3fff != 0",
         "errors": "icmp type { destination-unreachable, source-quench, time-exceeded }",
@@ -81,6 +82,7 @@ _WORDS: Final = {
         "v": "6",
         "ip": "ip6",
         "icmp": "icmpv6",
+        "first": "\n    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
         "later": "frag frag-off != 0",
         "fragments": "exthdr frag exists",
         "errors": "icmpv6 type 1-4",

@@ -57,7 +57,8 @@ class Groups:
                 self._open()  # a socket holds so many (net.core.optmem_max)
                 self._change(self._sockets[-1], socket.IPV6_JOIN_GROUP, key)
         except OSError as error:
-            if error.errno in (errno.ENODEV, errno.EADDRINUSE):  # gone meanwhile; or joined
+            # Gone meanwhile, or joined; or an interface without IPv6.
+            if error.errno in (errno.ENODEV, errno.EADDRINUSE, errno.EINVAL):
                 return
             text = socket.inet_ntop(socket.AF_INET6, key[1])
             raise HostError(f"cannot join {text}: {error.strerror}") from None
