@@ -20,7 +20,7 @@ from pylvs.errors import HostError
 from pylvs.lab.topology import Topology
 from pylvs.wire.text import address_of
 
-READY_TIMEOUT_S: Final = 300.0
+READY_TIMEOUT_S: Final = 180.0
 _STOP_TIMEOUT_S: Final = 10.0
 
 
