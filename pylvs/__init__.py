@@ -19,13 +19,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pylvs.engine.director import Director
-    from pylvs.schedulers.plugin import Flow, Server, Service
+    from pylvs.plugins import Flow, Service
+    from pylvs.schedulers.plugin import Server
 
 _HOMES = {
     "Director": "pylvs.engine.director",
-    "Flow": "pylvs.schedulers.plugin",
+    "Flow": "pylvs.plugins",
     "Server": "pylvs.schedulers.plugin",
-    "Service": "pylvs.schedulers.plugin",
+    "Service": "pylvs.plugins",
 }
 
 __all__ = ["Director", "Flow", "Server", "Service", "__version__"]

@@ -136,7 +136,7 @@ class Reason(IntEnum):
     NO_SERVER = 14, "0", "service without a usable real server: answered with ICMP 3/3, ICMPv6 1/4"
     SERVER_GONE = 15, "0", "the connection's real server was removed"
     TABLE_FULL = 16, "0", "no room for another connection"
-    SCHEDULER_FAILED = 17, "0", "the plug-in scheduler raised, or named no server of the service"
+    SCHEDULER_FAILED = 17, "0", "the plug-in scheduler or persistence engine raised, or lied"
     TIME_EXCEEDED = 18, "low", "TTL was used up: answered with ICMP 11/0, ICMPv6 3/0"
     TOO_BIG = 19, "low", "larger than the path takes: answered with ICMP 3/4, ICMPv6 2/0"
     UNCUT = 20, "0", "a GSO frame that cannot be cut into packets for a tunnel"
@@ -173,6 +173,7 @@ class Reason(IntEnum):
     NOT_OF_A_SERVER = 47, "0", "a server's packet without connection, refused by nat_icmp_send"
     TIMESTAMP = 48, "any", "ICMP timestamp request, answered"
     DISCARDED = 49, "any", "for this host, which has no use for it and says nothing"
+    NO_KEY = 50, "0", "the persistence engine found no key in the packet: a Call-ID, say"
 
 
 REASON_COUNT: Final = len(Reason)

@@ -41,6 +41,7 @@ CACHED_LAYERS: Final = (
     "wire",
     "tables",
     "schedulers",
+    "persistence",
     "forwarding",
     "host",
     "engine",

@@ -169,7 +169,7 @@ def compare_frames(
 
 
 _EXPIRY: Final = re.compile(r"^(\S+\s+)(\d\d):(\d\d)(\s.*)$")
-_PROC_EXPIRY: Final = re.compile(r"^(.* )\s*(\d+)()\s*$")
+_PROC_EXPIRY: Final = re.compile(r"^(\S+ +(?:[0-9A-Fa-f:]+ ){6}\S+) +(\d+)(.*?)\s*$")
 
 
 def _split_expiry(line: str, command: str) -> tuple[str, int]:
@@ -178,13 +178,15 @@ def _split_expiry(line: str, command: str) -> tuple[str, int]:
     if not found:
         return line, 0
     if "/proc" in command:
-        return found[1].rstrip(), int(found[2])
+        return found[1] + found[3], int(found[2])
     return found[1] + found[4], int(found[2]) * 60 + int(found[3])
 
 
 def _normal_form(text: str, command: str) -> list[Any]:
     """Return a listing's lines in an order and form that two runs of the kernel share."""
     lines = text.splitlines()
+    if command.split()[1:] in (["-h"], ["--help"]):
+        return lines[:1]  # the version; what follows is in each program's own words
     if "ip_vs_conn" in command or re.search(r"ipvsadm -\w*[Ll]\w*c|--connection", command):
         return sorted(_split_expiry(line, command) for line in lines)
     if "--rate" in command and "--stats" not in command:

@@ -56,6 +56,9 @@ class Result(NamedTuple):
     known: bool = True
 
 
+_INTERFACES: Final = ("lo", "dummy0", "eth0", "eth1")
+
+
 class _Memory:
     """What a driver needs of a reservation, without the mapping."""
 
@@ -177,7 +180,7 @@ class Guest:
         return program(words[1:], text)
 
     def _ipvsadm(self, words: list[str], text: str) -> Result:
-        result = Executor(self.manager).run(words, text)
+        result = Executor(self.manager, interfaces=lambda: _INTERFACES).run(words, text)
         return Result(result.status, result.output, result.error)
 
     def _restore(self, _: list[str], text: str) -> Result:

@@ -29,9 +29,10 @@ A file
   [settings]
   conn_reuse_mode = 1                       # as pylvs run --sysctl
   [[services]]
-  service = "tcp:192.0.2.10:80"             # or udp:, sctp:, mark:5
+  service = "tcp:192.0.2.10:80"             # or udp:, sctp:, mark:5, mark6:5
   scheduler = "wrr"                         # and flags = ["sh-port"]
-  persistent = 300                          # seconds, and netmask = "255.255.255.0"
+  persistent = 300                          # seconds, and netmask = "255.255.255.0",
+                                            # engine = "sip" or "package.module:Class"
   one_packet = false
   [[services.servers]]
   server = "10.0.0.11:8080"                 # without a port: the service's

@@ -80,6 +80,12 @@ def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="SECONDS",
                 help="Send a client to the same server again for this long.",
             ),
+            click.option(
+                "--pe",
+                "engine",
+                metavar="NAME",
+                help="Tell a client's uses apart: sip, by Call-ID, or package.module:Class.",
+            ),
             click.option("--netmask", "-M", metavar="MASK", help="Persistence of whole networks."),
             click.option("--ops", is_flag=True, help="Schedule every UDP packet by itself."),
             click.option(
@@ -165,6 +171,7 @@ def _terms(
     sched_flags: str | None,
     persistent: int | None,
     netmask: str | None,
+    engine: str | None,
     ops: bool,
 ) -> Terms:
     """Return what the options state about a family's services, by ipvsadm's own rules."""
@@ -173,6 +180,7 @@ def _terms(
     words += ["-b", sched_flags] if sched_flags else []
     words += ["-p", str(persistent)] if persistent else []
     words += ["-M", netmask] if netmask else []
+    words += ["--pe", engine] if engine else []
     words += ["-o"] if ops else []
     try:
         return parse_line(words).terms
@@ -199,13 +207,14 @@ def commands_of(
     sched_flags: str | None = None,
     persistent: int | None = None,
     netmask: str | None = None,
+    engine: str | None = None,
     ops: bool = False,
     timeout: str | None = None,
     rules: str | None = None,
 ) -> list[Command]:
     """Return what the options state, as commands; raises UsageError with every fault named."""
     stated = vips or servers or mode or mode_flag or scheduler or sched_flags or persistent
-    if rules is not None and (stated or netmask or ops):
+    if rules is not None and (stated or netmask or engine or ops):
         raise UsageError(
             "--rules states everything: --vip, --rs and what goes with them exclude it"
         )
@@ -224,7 +233,7 @@ def commands_of(
     for vip in vips:
         try:
             service = parse_service(vip)
-            terms = _terms(service.family, scheduler, sched_flags, persistent, netmask, ops)
+            terms = _terms(service.family, scheduler, sched_flags, persistent, netmask, engine, ops)
         except UsageError as error:
             faults.append(str(error))
             continue

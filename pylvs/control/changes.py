@@ -76,7 +76,7 @@ class Changer:
     def change(self, commands: Sequence[Command]) -> tuple[int, str]:
         """Carry commands out one by one; return the last one's status, and all complaints."""
         for command in commands:
-            self._manager.preload(command.terms.scheduler)
+            self._manager.preload(command.terms)
         with self.alone:
             try:
                 self._guard.before(commands)
@@ -119,10 +119,9 @@ class Changer:
             return commands
 
     def _difference(self, now: Services, wanted: Services) -> list[Command]:
-        names = {service.terms.scheduler for service in wanted.values()}
-        for name in names:
-            self._manager.preload(name)
-        faults = self._manager.faults_of(wanted, names)
+        for terms in {service.terms for service in wanted.values()}:
+            self._manager.preload(terms)
+        faults = self._manager.faults_of(wanted)
         if faults:
             raise UsageError("\n".join(faults))
         return difference(now, wanted)

@@ -9,7 +9,13 @@ import numpy as np
 from pylvs.control.manager import Manager
 from pylvs.control.model import ServerKey, ServiceKey, Terms
 from pylvs.frames import NONE, Reason
-from pylvs.tables.layouts import BYPASS, FLAG_TEMPLATE, FLAG_WIDE, FORWARDING_MASK
+from pylvs.tables.layouts import (
+    BYPASS,
+    FLAG_KEYED,
+    FLAG_TEMPLATE,
+    FLAG_WIDE,
+    FORWARDING_MASK,
+)
 from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
 from pylvs.wire.text import joined
 
@@ -69,6 +75,9 @@ class ConnectionRow(NamedTuple):
     expires: int
     row: int
     family: int = 4
+    engine: str = ""
+    key: bytes = b""
+    """What a persistence engine knows a template's clients by."""
 
 
 _SERVER_FIELDS: Final = [
@@ -160,8 +169,15 @@ def _take_connections(manager: Manager, begin: int = 0) -> tuple["_Copied", int 
     seen = end >= int(tables.director[0]["high_water"])
     # A connection without a server has row NONE: the last row of servers, which is nobody's.
     servers = [tables.servers[half][entries["server"]] for half in ("address_high", "address_low")]
+    keyed = rows[entries["conn_flags"] & FLAG_KEYED != 0]
     copied = _Copied(
-        begin + rows, entries, tables.wide_ends[begin:end][rows], np.column_stack(servers), left
+        begin + rows,
+        entries,
+        tables.wide_ends[begin:end][rows],
+        np.column_stack(servers),
+        left,
+        begin + keyed,
+        tables.keys[tables.template_keys[begin:end][keyed]],
     )
     return copied, None if seen else end
 
@@ -174,9 +190,17 @@ class _Copied(NamedTuple):
     wide_ends: Any
     servers: Any
     left: Any
+    keyed: Any
+    """Which rows are templates with a key; ``keys`` are theirs, in order."""
+    keys: Any
 
 
-def _connection_rows(copied: _Copied) -> Iterator[ConnectionRow]:
+def _connection_rows(manager: Manager, copied: _Copied) -> Iterator[ConnectionRow]:
+    engines = manager.director.engines
+    keys = {
+        row: (engines.name(int(key["engine"])), bytes(key["octets"][: key["length"]]))
+        for row, key in zip(copied.keyed.tolist(), copied.keys, strict=True)
+    }
     fields = copied.entries[_CONNECTION_FIELDS].tolist()
     others = (copied.wide_ends, copied.servers, copied.rows, copied.left)
     for values, wide, address, row, expires in zip(
@@ -186,6 +210,8 @@ def _connection_rows(copied: _Copied) -> Iterator[ConnectionRow]:
         names: tuple[str, ...] = TEMPLATE_NAMES
         if not flags & FLAG_TEMPLATE:
             names = STATE_NAMES[protocol]
+        if flags & FLAG_KEYED:
+            client_port = 0
         if flags & FLAG_WIDE:
             client, virtual = joined(*wide[:2]), joined(*wide[2:])
         server = 0 if flags & FORWARDING_MASK == BYPASS else joined(*address)
@@ -198,6 +224,7 @@ def _connection_rows(copied: _Copied) -> Iterator[ConnectionRow]:
             expires,
             row,
             6 if flags & FLAG_WIDE else 4,
+            *keys.get(row, ()),
         )
 
 
@@ -209,7 +236,7 @@ def connections(manager: Manager, call: Call = at_once, begin: int = 0) -> Itera
     at: int | None = begin
     while at is not None:
         taken, at = call(partial(_take_connections, manager, at))
-        yield from _connection_rows(taken)
+        yield from _connection_rows(manager, taken)
 
 
 def reasons(manager: Manager) -> dict[str, int]:

@@ -5,7 +5,6 @@ routes, ports and own addresses, which the network side finds out.
 """
 
 import bisect
-import contextlib
 import itertools
 import logging
 from collections import Counter
@@ -14,14 +13,13 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pylvs import schedulers
 from pylvs.control.estimator import Estimator
-from pylvs.control.model import Command, MarkRule, ServerKey, Service, ServiceKey, Table
+from pylvs.control.model import Command, MarkRule, ServerKey, Service, ServiceKey, Table, Terms
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
-from pylvs.schedulers import plugin
+from pylvs.plugins import Plugins
 from pylvs.tables import states
 from pylvs.tables.layouts import FAILED, LOCAL_ADDRESS, UNICAST, UNKNOWN
 from pylvs.wire.text import family_of, halves, joined, mask_of
@@ -64,6 +62,15 @@ def _network(network: int, prefix: int, family: int) -> tuple[tuple[int, int], t
     return halves(network & mask), halves(mask)
 
 
+def _number(plugins: Plugins, name: str) -> int:
+    try:
+        return plugins.number(name)
+    except UsageError:
+        if ":" in name:
+            raise
+        raise RuleError("Scheduler or persistence engine not found", 255) from None
+
+
 def _copy(service: Service) -> Service:
     """Return a service that further commands do not change."""
     return Service(service.key, service.terms, dict(service.servers))
@@ -92,9 +99,8 @@ class Manager:
     def apply(self, command: Command) -> None:
         """Carry out one command in the model and in the director; raises RuleError."""
         if command.verb in "AE":
-            self._scheduler_number(command.terms.scheduler)
-            if command.terms.engine:
-                raise RuleError("Scheduler or persistence engine not found", 255)
+            _number(self.director.schedulers, command.terms.scheduler)
+            _number(self.director.engines, command.terms.engine)
         if command.verb == "C":
             self.clear(len(self.table.services))
             return
@@ -118,23 +124,23 @@ class Manager:
             self.apply(Command("D", key))
         return bool(self.table.services)
 
-    def preload(self, scheduler: str) -> None:
-        """Import a plug-in scheduler's module, so that no breath has to wait for it."""
-        if ":" in scheduler:
-            with contextlib.suppress(UsageError):  # the command that names it will say why
-                plugin.load(scheduler)
+    def preload(self, terms: Terms) -> None:
+        """Import the plug-ins' modules that a service names."""
+        self.director.schedulers.preload(terms.scheduler)
+        self.director.engines.preload(terms.engine)
 
-    def faults_of(self, wanted: Mapping[ServiceKey, Service], names: Iterable[str]) -> list[str]:
-        """Return why a table could not be had, as far as that can be told ahead.
-
-        ``names`` are those of its schedulers.
-        """
+    def faults_of(self, wanted: Mapping[ServiceKey, Service]) -> list[str]:
+        """Return why a table could not be had, as far as that can be told ahead."""
         faults = []
-        for name in sorted(names):
+        all_terms = [service.terms for service in wanted.values()]
+        named = {("scheduler", one.scheduler) for one in all_terms}
+        named |= {("persistence engine", one.engine) for one in all_terms}
+        for kind, name in sorted(named):
+            known = self.director.schedulers if kind == "scheduler" else self.director.engines
             try:
-                self._scheduler_number(name)
+                _number(known, name)
             except (RuleError, UsageError) as error:
-                faults.append(f"scheduler {name}: {error}")
+                faults.append(f"{kind} {name}: {error}")
         state = self.director.tables.director[0]
         servers = sum(len(service.servers) for service in wanted.values())
         for name, count in (("services", len(wanted)), ("servers", servers)):
@@ -170,18 +176,6 @@ class Manager:
         for command in commands:
             self.apply(command)
 
-    def _scheduler_number(self, name: str) -> int:
-        if name in schedulers.BUILT_IN:
-            return schedulers.BUILT_IN.index(name)
-        if name == "none":
-            return schedulers.NO_SCHEDULER
-        try:
-            return self.director.plugins.number(name)
-        except UsageError:
-            if ":" in name:
-                raise
-            raise RuleError("Scheduler or persistence engine not found", 255) from None
-
     def _post(self, kind: int, key: ServiceKey, **fields: int) -> int:
         result = mailbox.carry_out(
             self.director.tables,
@@ -212,9 +206,10 @@ class Manager:
             self._rows[key] = self._post(
                 kind,
                 key,
-                scheduler=self._scheduler_number(terms.scheduler),
+                scheduler=_number(self.director.schedulers, terms.scheduler),
                 service_flags=terms.flags,
                 persistent_ms=terms.persistent * 1_000,
+                engine=_number(self.director.engines, terms.engine),
                 netmask_high=halves(mask)[0],
                 netmask_low=halves(mask)[1],
             )
@@ -232,7 +227,9 @@ class Manager:
 
     def _remove_service(self, key: ServiceKey) -> None:
         self._post(mailbox.REMOVE_SERVICE, key)
-        self.director.plugins.forget(self._rows.pop(key))
+        row = self._rows.pop(key)
+        self.director.schedulers.forget(row)
+        self.director.engines.forget(row)
         self._forsake(key)
 
     def _apply_server(self, command: Command) -> None:

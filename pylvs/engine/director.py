@@ -17,12 +17,14 @@ from pylvs.engine.chores import do_chores
 from pylvs.engine.forward import forward, leave_born
 from pylvs.engine.match import match
 from pylvs.engine.parse import parse
+from pylvs.engine.schedule import ASK_KEY, KEY_ANSWERED, NO_KEY
 from pylvs.engine.waiting import release
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
 from pylvs.host import fragments, neighbourhood
 from pylvs.jit import compiled, door, records
+from pylvs.persistence.plugin import Engines
 from pylvs.schedulers import FAILED
-from pylvs.schedulers.plugin import Plugins
+from pylvs.schedulers.plugin import Schedulers
 from pylvs.tables import connections, states
 from pylvs.tables.layouts import (
     HASH_BITS,
@@ -129,7 +131,8 @@ class Director:
         states.set_timeouts(self.tables.timeouts)
         self.memory = np.zeros(OWN_MEMORY, np.uint8) if memory is None else memory
         self.frames = records(FRAME, BATCH_SIZE + BORN_LIMIT)
-        self.plugins = Plugins()
+        self.schedulers = Schedulers()
+        self.engines = Engines()
         self.plugin_errors: list[str] = []
         state = self.tables.director[0]
         state["scratch_begin"] = own_begin
@@ -147,10 +150,15 @@ class Director:
             self.ask(start)
 
     def ask(self, row: int) -> None:
-        """Let the plug-in scheduler answer for one frame; one that raises loses that connection."""
+        """Let the plug-in answer that one frame asks for; one that raises loses that connection."""
         frame = self.frames[row]
         try:
-            frame["server"] = self.plugins.answer(self.tables, frame)
+            if frame["server"] == ASK_KEY:
+                if not self.engines.answer(self.tables, self.memory, frame):
+                    self.tables.director[0]["key_size"] = NO_KEY
+                frame["server"] = KEY_ANSWERED
+            else:
+                frame["server"] = self.schedulers.answer(self.tables, frame)
         except Exception as error:  # a stranger's code: counted, told once, and never the director
             frame["server"] = FAILED
             self._note(error)
@@ -158,7 +166,7 @@ class Director:
     def tell_plugin(self, service_row: int) -> None:
         """Let a service's plug-in scheduler know that its servers changed."""
         try:
-            self.plugins.changed(self.tables, service_row)
+            self.schedulers.changed(self.tables, service_row)
         except Exception as error:
             self._note(error)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy import int64
 
-from pylvs import schedulers
+from pylvs import persistence, schedulers
 from pylvs.forwarding import tunnel
 from pylvs.frames import NONE
 from pylvs.jit import apart, attributed, compiled, door
@@ -48,6 +48,7 @@ COMMAND: Final = np.dtype([
         "scheduler",
         "service_flags",
         "persistent_ms",
+        "engine",
         "netmask_high",
         "netmask_low",
         "server_high",
@@ -108,15 +109,17 @@ def _apply_service(tables, command):
             command.result = UNKNOWN
             return
     command.result = row
+    service = tables.services[row]
     if command.kind == REMOVE_SERVICE:
+        _set_engine(tables, service, persistence.NO_ENGINE)
         schedulers.unbind(tables, row)
         services.remove(tables, row, command.now_ms)
         if tables.director[0].expire_nodest_conn:
             _flush_gone(tables)
         return
-    service = tables.services[row]
     service.service_flags = command.service_flags
     service.persistent_ms = command.persistent_ms
+    _set_engine(tables, service, command.engine)
     service.netmask_high = command.netmask_high
     service.netmask_low = command.netmask_low
     if command.kind == EDIT_SERVICE and service.scheduler == command.scheduler:
@@ -124,8 +127,18 @@ def _apply_service(tables, command):
     if not schedulers.bind(tables, row, command.scheduler, command.now_ms):
         schedulers.unbind(tables, row)
         if command.kind == ADD_SERVICE:
+            _set_engine(tables, service, persistence.NO_ENGINE)
             services.remove(tables, row, command.now_ms)
         command.result = FULL
+
+
+@compiled
+def _set_engine(tables, service, engine):
+    director = tables.director[0]
+    director.starter_count += int64(engine == persistence.SIP) - int64(
+        service.engine == persistence.SIP
+    )
+    service.engine = engine
 
 
 @apart

@@ -8,7 +8,17 @@ and ip_vs_out_hook).
 from numpy import int64
 
 from pylvs import schedulers
-from pylvs.engine.schedule import DECIDED, connect, schedule
+from pylvs.engine.schedule import (
+    ASK_KEY,
+    DECIDED,
+    KEY_ANSWERED,
+    connect,
+    forget_one_packet,
+    may_start,
+    schedule,
+    schedule_by_key,
+    start_from_server,
+)
 from pylvs.engine.track import count_request, count_unanswered, is_local, leave_to_host, track
 from pylvs.forwarding import masquerade, related
 from pylvs.frames import (
@@ -32,22 +42,25 @@ from pylvs.wire import ipv4, transport
 def match(tables, memory, frame, now_ms):
     """Decide the frame, or leave it with verdict ASK and return False.
 
-    It is then entered again with ``server`` set to the answer.
+    ``server`` says whether its service's scheduler is asked, or its persistence engine; the frame
+    is then entered again with the answer there.
     """
     director = tables.director[0]
     server = DECIDED
     if frame.verdict == Verdict.ASK:
         server = int64(frame.server)
+        if server == KEY_ANSWERED:
+            server = schedule_by_key(tables, frame, now_ms)
     elif frame.verdict == Verdict.MATCH and _asks_for_connection(tables, memory, frame, now_ms):
-        server = schedule(tables, frame, now_ms)
-    if server == schedulers.ASK_PYTHON:
+        server = schedule(tables, memory, frame, now_ms)
+    if server == schedulers.ASK_PYTHON or server == ASK_KEY:
         frame.verdict = Verdict.ASK
+        frame.server = server
         return False
     if server != DECIDED:
         connect(tables, frame, server, now_ms)
     if director.doomed != NONE:  # it has counted for the scheduler up to here
-        connections.remove(tables, director.doomed)
-        director.doomed = NONE
+        _part_with_doomed(tables, memory, frame, now_ms)
     if director.serves_itself and frame.reason == Reason.FORWARDED:
         _hear_own_reset(tables, memory, frame, now_ms)
     return True
@@ -60,17 +73,44 @@ def _hear_own_reset(tables, memory, frame, now_ms):
     It is charged when it is sent.
     """
     entry = tables.connections[frame.connection]
-    if frame.protocol != ipv4.TCP or entry.server == NONE or not tables.servers[entry.server].local:
-        return
-    if frame.signal == SHORT or frame.signal & transport.RST:
-        return
-    if not answers.is_sound(memory, frame, ipv4.TCP):
-        return
+    if entry.server != NONE and tables.servers[entry.server].local and _is_reset(memory, frame):
+        _track_own_reset(tables, frame, frame.connection, now_ms)
+
+
+@compiled
+def _is_reset(memory, frame):
+    """Whether a host answers the segment with a reset."""
+    if frame.protocol != ipv4.TCP or frame.signal == SHORT or frame.signal & transport.RST:
+        return False
+    return answers.is_sound(memory, frame, ipv4.TCP)
+
+
+@compiled
+def _track_own_reset(tables, frame, row, now_ms):
+    entry = tables.connections[row]
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
     asked = frame.signal
     frame.signal = transport.RST
-    track(tables, frame, frame.connection, states.SEES_OUTPUT, now_ms)
+    track(tables, frame, row, states.SEES_OUTPUT, now_ms)
     frame.signal = asked
+
+
+@apart
+def _part_with_doomed(tables, memory, frame, now_ms):
+    """Remove the connection that made place for this packet's.
+
+    Unless there was none for it and the host resets it: that reset Linux takes for the old
+    connection's reply, where replies come from the VIP, and starts its timer again.
+    """
+    director = tables.director[0]
+    row = director.doomed
+    director.doomed = NONE
+    masqueraded = int64(tables.connections[row].conn_flags) & FORWARDING_MASK == MASQUERADE
+    by_host = frame.reason == Reason.STRAY or (director.hosted and frame.verdict == Verdict.PASS)
+    if by_host and not masqueraded and _is_reset(memory, frame):
+        _track_own_reset(tables, frame, row, now_ms)
+    else:
+        connections.remove(tables, row)
 
 
 @compiled
@@ -156,6 +196,13 @@ def _match_reply(tables, memory, frame, row, now_ms):
     forwards = masqueraded or tables.director[0].hosted
     if forwards and not routing.lets_pass(tables, memory, frame, now_ms):
         return
+    _follow_reply(tables, frame, row, forwards, now_ms)
+
+
+@compiled
+def _follow_reply(tables, frame, row, forwards, now_ms):
+    entry = tables.connections[row]
+    masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
     if masqueraded and masquerade.is_impossible(frame):
         frame.verdict = Verdict.DROP
         frame.reason = Reason.TRUNCATED
@@ -178,7 +225,15 @@ def _match_on_the_way(tables, memory, frame, now_ms):
     if sender == NONE:
         return
     frame.reason = Reason.ROUTED
-    if not tables.director[0].nat_icmp_send:
+    director = tables.director[0]
+    if director.starter_count and may_start(tables, memory, frame, sender):
+        if routing.lets_pass(tables, memory, frame, now_ms):
+            row = start_from_server(tables, frame, sender, now_ms)
+            if row != NONE:
+                _follow_reply(tables, frame, row, True, now_ms)
+                forget_one_packet(tables, row)
+        return
+    if not director.nat_icmp_send:
         return
     if frame.protocol == ipv4.TCP and frame.signal != SHORT and frame.signal & transport.RST:
         return

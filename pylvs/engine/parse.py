@@ -20,9 +20,9 @@ from pylvs.frames import (
     Reason,
     Verdict,
 )
-from pylvs.host import arp, discovery, extensions, fragments, options
+from pylvs.host import arp, discovery, extensions, fragments, marks, options
 from pylvs.jit import apart, compiled, prefetch
-from pylvs.tables import connections, marks, paths, servers, services
+from pylvs.tables import connections, paths, servers, services
 from pylvs.tables.addresses import destination_of, set_ends, source_of
 from pylvs.wire import checksum, ethernet, icmp, ip, ipv4, ipv6, transport
 from pylvs.wire.memory import load_u8, load_u16, load_u32, load_u48

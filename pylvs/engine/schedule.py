@@ -9,11 +9,11 @@ from typing import Final
 
 from numpy import int64
 
-from pylvs import schedulers
+from pylvs import persistence, schedulers
 from pylvs.engine.track import count_request, count_unanswered, leave_to_host
 from pylvs.frames import NONE, SHORT, Reason, Verdict
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections, defence, expiry, paths, servers, services, states
+from pylvs.tables import connections, defence, expiry, keys, paths, servers, services, states
 from pylvs.tables.addresses import address_of, destination_of, key_of, source_of
 from pylvs.tables.layouts import (
     BYPASS,
@@ -29,11 +29,19 @@ from pylvs.wire import ip, ipv4, transport
 
 DECIDED: Final = -4
 """In the place of a server: the frame has its verdict, or its connection."""
+ASK_KEY: Final = -5
+KEY_ANSWERED: Final = -6
+"""Likewise: Python is to put the packet's key into ``tables.key``, and has done so."""
+NO_KEY: Final = -1
+"""In the place of a key's size: the packet has none."""
 
 
 @compiled
-def schedule(tables, frame, now_ms):
-    """Return the server for the frame's new connection, ``NONE``, ``ASK_PYTHON`` or ``DECIDED``."""
+def schedule(tables, memory, frame, now_ms):
+    """Return the server for the frame's new connection, ``NONE``, or who is to be asked for it.
+
+    Or ``DECIDED``.
+    """
     if frame.signal == SHORT:
         _drop(frame, Reason.TRUNCATED)
         return DECIDED
@@ -54,11 +62,35 @@ def schedule(tables, frame, now_ms):
         return DECIDED
     service = tables.services[row]
     if service.service_flags & PERSISTENT:
+        if service.engine:
+            return _read_key(tables, memory, frame, service, now_ms)
         if _follows_template(tables, frame, service, now_ms):
             return DECIDED
     elif service.mark == 0 and service.port != frame.destination_port:
         return NONE
     return schedulers.pick(tables, row, frame, now_ms)
+
+
+@apart
+def _read_key(tables, memory, frame, service, now_ms):
+    """Go on as ``schedule`` does once the packet's key is known; without one it is dropped."""
+    found = persistence.read_key(tables, memory, frame, int64(service.engine))
+    if found == persistence.ASK_PYTHON:
+        return ASK_KEY
+    if found == persistence.REFUSED:
+        tables.director[0].key_size = NO_KEY
+    return schedule_by_key(tables, frame, now_ms)
+
+
+@apart
+def schedule_by_key(tables, frame, now_ms):
+    """Schedule a packet whose key was read."""
+    if tables.director[0].key_size == NO_KEY:
+        _drop(frame, Reason.NO_KEY)
+        return DECIDED
+    if _follows_template(tables, frame, tables.services[frame.service], now_ms):
+        return DECIDED
+    return schedulers.pick(tables, int64(frame.service), frame, now_ms)
 
 
 @compiled
@@ -135,7 +167,7 @@ def _bypass(tables, frame, service, now_ms):
     entry.conn_flags = flags
     connections.insert(tables, row, now_ms)
     count_request(tables, frame, row, now_ms)
-    _forget_one_packet(tables, row)
+    forget_one_packet(tables, row)
 
 
 @compiled
@@ -145,7 +177,12 @@ def _fill_client(tables, frame, row):
     entry = tables.connections[row]
     entry.client_port = frame.source_port
     entry.virtual_port = frame.destination_port
-    entry.protocol = frame.protocol
+    _begin(entry, frame.protocol)
+
+
+@compiled
+def _begin(entry, protocol):
+    entry.protocol = protocol
     entry.state = states.NO
     entry.timeout_ms = states.NEW_TIMEOUT_MS
     entry.in_packets = 0
@@ -182,11 +219,11 @@ def _open(tables, frame, service, server_row, server_port, template_row, now_ms)
         count_unanswered(tables, frame, row)
     else:
         count_request(tables, frame, row, now_ms)
-    _forget_one_packet(tables, row)
+    forget_one_packet(tables, row)
 
 
 @compiled
-def _forget_one_packet(tables, row):
+def forget_one_packet(tables, row):
     if int64(tables.connections[row].conn_flags) & FLAG_ONE_PACKET:
         connections.remove(tables, row)
 
@@ -224,19 +261,23 @@ def _template_port(frame, service):
 @apart
 def _follows_template(tables, frame, service, now_ms):
     """Send the packet where its client's template points; return whether there is one."""
-    found = connections.find_template(
-        tables,
-        _template_protocol(frame, service),
-        _masked_client(frame, service),
-        _template_address(frame, service),
-        _template_port(frame, service),
-        connections.kind_of(frame),
-    )
-    row = connections.live(tables, found, now_ms)
+    row = connections.live(tables, _find_template(tables, frame, service), now_ms)
     if row == NONE or not _is_valid(tables, row):
         return False
     _open_under(tables, frame, service, row, now_ms)
     return True
+
+
+@compiled
+def _find_template(tables, frame, service):
+    protocol, port = _template_protocol(frame, service), _template_port(frame, service)
+    client, virtual = _masked_client(frame, service), _template_address(frame, service)
+    kind = connections.kind_of(frame)
+    if service.engine:
+        return connections.find_keyed_template(
+            tables, int64(service.engine), protocol, client, virtual, port, kind
+        )
+    return connections.find_template(tables, protocol, client, virtual, port, kind)
 
 
 @compiled
@@ -255,29 +296,38 @@ def _is_valid(tables, row):
 @apart
 def _open_with_template(tables, frame, service, server_row, now_ms):
     """Make a template to the server that was picked, and the connection under it."""
-    row = connections.allocate(tables)
+    row = connections.allocate(tables) if not service.engine or keys.have_room(tables) else NONE
     if row == NONE:
         _drop(frame, Reason.TABLE_FULL)
         return
-    server = tables.servers[server_row]
     template = tables.connections[row]
     port = _template_port(frame, service)
     client, virtual = _masked_client(frame, service), _template_address(frame, service)
     connections.set_ends(tables, row, client, virtual, connections.kind_of(frame))
-    template.client_port = 0
     template.virtual_port = port
-    template.server_address = key_of(tables, address_of(server))
-    template.server_port = server.port if port else 0
+    template.server_port = tables.servers[server_row].port if port else 0
     template.protocol = _template_protocol(frame, service)
+    _fill_template(tables, row, service, server_row, connections.kind_of(frame), now_ms)
+    _open_under(tables, frame, service, row, now_ms)
+
+
+@apart
+def _fill_template(tables, row, service, server_row, kind, now_ms):
+    """Fill in what all templates of a service and server have in common, and insert it."""
+    server = tables.servers[server_row]
+    template = tables.connections[row]
+    template.client_port = 0
+    template.server_address = key_of(tables, address_of(server))
     template.state = states.TEMPLATE_NONE
     template.server = server_row
     template.control = NONE
     template.controls = 0
     template.in_packets = 0
-    template.conn_flags = _flags_of(server) | FLAG_TEMPLATE | connections.kind_of(frame)
+    template.conn_flags = _flags_of(server) | FLAG_TEMPLATE | kind
     template.timeout_ms = service.persistent_ms
+    if service.engine:
+        keys.add(tables, row, int64(service.engine))
     connections.insert(tables, row, now_ms)
-    _open_under(tables, frame, service, row, now_ms)
 
 
 @apart
@@ -290,3 +340,77 @@ def _open_under(tables, frame, service, template_row, now_ms):
         server_port = int64(tables.servers[server_row].port)
     expiry.restart(tables, template_row, int64(template.timeout_ms), now_ms)
     _open(tables, frame, service, server_row, server_port, template_row, now_ms)
+
+
+@apart
+def may_start(tables, memory, frame, server_row):
+    """Whether a real server's packet begins a talk with a client, as SIP's may.
+
+    It needs a Call-ID if its service is persistent (ip_vs_core.c, __ip_vs_rs_conn_out).
+    """
+    service = tables.services[tables.servers[server_row].service]
+    if service.engine != persistence.SIP or frame.protocol != ipv4.UDP:
+        return False
+    if service.service_flags & PERSISTENT == 0:
+        return True
+    return persistence.read_key(tables, memory, frame, persistence.SIP) == persistence.FOUND
+
+
+@apart
+def start_from_server(tables, frame, server_row, now_ms):
+    """Open a connection for such a packet; return its row, or ``NONE``: it is dropped."""
+    service = tables.services[tables.servers[server_row].service]
+    template_row = NONE
+    if service.service_flags & PERSISTENT:
+        template_row = _template_from_server(tables, frame, service, server_row, now_ms)
+    lacks_template = template_row == NONE and service.service_flags & PERSISTENT != 0
+    row = NONE if lacks_template else connections.allocate(tables)
+    if row == NONE:
+        _drop(frame, Reason.TABLE_FULL)
+        return NONE
+    entry = tables.connections[row]
+    kind = connections.kind_of(frame)
+    connections.set_ends(tables, row, destination_of(frame), address_of(service), kind)
+    entry.client_port = frame.destination_port
+    entry.virtual_port = service.port
+    _begin(entry, frame.protocol)
+    entry.server = server_row
+    entry.server_address = key_of(tables, source_of(frame))
+    entry.server_port = frame.source_port
+    entry.control = template_row
+    flags = _flags_of(tables.servers[server_row]) | kind
+    if service.service_flags & ONE_PACKET:
+        flags |= FLAG_ONE_PACKET
+    entry.conn_flags = flags
+    if template_row != NONE:
+        timeout = int64(tables.connections[template_row].timeout_ms)
+        expiry.restart(tables, template_row, timeout, now_ms)
+    connections.insert(tables, row, now_ms)
+    servers.charge_connection(tables, server_row)
+    return row
+
+
+@compiled
+def _template_from_server(tables, frame, service, server_row, now_ms):
+    """Return the template that such a packet belongs to, if need be a new one, or ``NONE``."""
+    client = destination_of(frame)
+    client = client[0] & service.netmask_high, client[1] & service.netmask_low
+    virtual, port = address_of(service), int64(service.port)
+    kind = connections.kind_of(frame)
+    found = connections.find_keyed_template(
+        tables, persistence.SIP, frame.protocol, client, virtual, port, kind
+    )
+    row = connections.live(tables, found, now_ms)
+    if row != NONE and _is_valid(tables, row):
+        if tables.connections[row].server == server_row:
+            return row
+        connections.invalidate(tables.connections[row])
+    row = connections.allocate(tables) if keys.have_room(tables) else NONE
+    if row != NONE:
+        template = tables.connections[row]
+        connections.set_ends(tables, row, client, virtual, kind)
+        template.virtual_port = port
+        template.server_port = frame.source_port
+        template.protocol = frame.protocol
+        _fill_template(tables, row, service, server_row, kind, now_ms)
+    return row

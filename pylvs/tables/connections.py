@@ -13,11 +13,12 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled, prefetch
-from pylvs.tables import expiry, servers, states
+from pylvs.tables import expiry, keys, servers, states
 from pylvs.tables.addresses import address_of, key_of
 from pylvs.tables.layouts import (
     FLAG_HASHED,
     FLAG_INACTIVE,
+    FLAG_KEYED,
     FLAG_ONE_PACKET,
     FLAG_TEMPLATE,
     FLAG_WIDE,
@@ -89,25 +90,39 @@ def find_template(tables, protocol, client, address, port, kind):
 
     ``kind`` is ``FLAG_WIDE`` for those of IPv6, else 0.
     """
-    connections = tables.connections
-    client_key = key_of(tables, client)
-    row = int64(tables.buckets[bucket_of(tables, client_key, 0, protocol)])
+    row = int64(tables.buckets[bucket_of(tables, key_of(tables, client), 0, protocol)])
     for _ in range(CHAIN_LIMIT):
-        if row == NONE:
-            return NONE
-        entry = connections[row]
-        if (
-            entry.client_address == client_key
-            and entry.client_port == 0
-            and entry.virtual_port == port
-            and entry.protocol == protocol
-            and int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_WIDE) == FLAG_TEMPLATE | kind
-            and _is_same(client_of(tables, row), client)
-            and _is_same(virtual_of(tables, row), address)
-        ):
+        if row == NONE or _is_template(tables, row, protocol, client, address, port, kind):
             return row
-        row = int64(entry.next)
+        row = int64(tables.connections[row].next)
     return NONE
+
+
+@apart
+def find_keyed_template(tables, engine, protocol, client, address, port, kind):
+    """Return likewise the template that an engine's key, the packet's, was kept for."""
+    row = keys.first(tables, engine)
+    while row != NONE:
+        template = int64(tables.keys[row].template)
+        if keys.is_in(tables, row, engine) and _is_template(
+            tables, template, protocol, client, address, port, kind | FLAG_KEYED
+        ):
+            return template
+        row = int64(tables.keys[row].next)
+    return NONE
+
+
+@apart
+def _is_template(tables, row, protocol, client, address, port, kind):
+    entry = tables.connections[row]
+    flags = int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_KEYED | FLAG_WIDE)
+    return (
+        flags == FLAG_TEMPLATE | kind
+        and entry.virtual_port == port
+        and entry.protocol == protocol
+        and _is_same(client_of(tables, row), client)
+        and _is_same(virtual_of(tables, row), address)
+    )
 
 
 @compiled
@@ -343,6 +358,8 @@ def remove(tables, row):
             servers.weigh_load(server)
     if entry.control != NONE:
         tables.connections[entry.control].controls -= 1
+    if flags & FLAG_KEYED:
+        keys.remove(tables, row)
     entry.expires_ms = 0
     entry.next = director.free
     director.free = row

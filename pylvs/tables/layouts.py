@@ -17,7 +17,6 @@ from pylvs.jit import attributed
 # fmt: off
 
 
-
 def _address(name: str) -> list[tuple[str, type]]:
     """Return the two halves of an address, as ``wire.ip`` has it."""
     return [(f"{name}_high", np.int64), (f"{name}_low", np.int64)]
@@ -32,7 +31,7 @@ CONNECTION: Final = np.dtype([
     ("client_address", np.uint32),
     ("virtual_address", np.uint32),  # a firewall mark's template: the mark
     ("server_address", np.uint32),
-    ("client_port", np.uint16),
+    ("client_port", np.uint16),    # a keyed template's: no port, but spreads a client's keys
     ("virtual_port", np.uint16),
     ("server_port", np.uint16),
     ("protocol", np.uint8),
@@ -65,7 +64,8 @@ FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
 FLAG_TEMPLATE: Final = 0x1000
 FLAG_ONE_PACKET: Final = 0x2000
-FLAG_WIDE: Final = 0x8000          # of IPv6: no flag of Linux's
+FLAG_KEYED: Final = 0x4000         # a template with a key: this flag and the next are not Linux's
+FLAG_WIDE: Final = 0x8000          # of IPv6
 
 STATISTICS: Final = [
     ("connections", np.int64),
@@ -85,6 +85,7 @@ SERVICE: Final = np.dtype([
     *_address("netmask"),          # of persistent clients
     ("service_flags", np.int32),   # PERSISTENT, ONE_PACKET, SCHEDULER_1 ... 3
     ("persistent_ms", np.int64),   # a new template's timeout
+    ("engine", np.int32),          # what gives its clients' keys (persistence), 0: none
     ("next", np.int32),            # in its hash chain
     ("scheduler", np.int32),       # schedulers.NUMBERS
     ("head", np.int32),            # newest server
@@ -224,6 +225,15 @@ MEMBER: Final = np.dtype([
     ("next", np.int32),
 ], align=True)
 
+# What a persistence engine read in a packet: its template is found by it.
+KEY: Final = np.dtype([
+    ("template", np.int32),        # row in CONNECTION
+    ("next", np.int32),            # in its hash chain, or in the free list
+    ("engine", np.int32),
+    ("length", np.int32),
+    ("octets", np.uint8, (256,)),
+], align=True)
+
 # Fragments of one packet, until all have come (net/ipv4/ip_fragment.c, struct ipq).
 REASSEMBLY: Final = np.dtype([
     ("state", np.int32),           # FREE, OPEN, or COMPLETE until the batch is over
@@ -287,28 +297,14 @@ HELD: Final = np.dtype([
 
 # net.ipv4.* and net.ipv4.vs.*, by their own names, with what Linux starts with.
 SETTINGS: Final = {
-    "ip_forward": 1,
-    "ipfrag_time": 30,
-    "ip_unprivileged_port_start": 1_024,
-    "am_droprate": 10,
-    "amemthresh": 1_024,
-    "cache_bypass": 0,
-    "conn_reuse_mode": 1,
-    "drop_entry": 0,
-    "drop_packet": 0,
-    "expire_nodest_conn": 0,
-    "expire_quiescent_template": 0,
+    "ip_forward": 1, "ipfrag_time": 30, "ip_unprivileged_port_start": 1_024,
+    "am_droprate": 10, "amemthresh": 1_024, "drop_entry": 0, "drop_packet": 0, "secure_tcp": 0,
+    "cache_bypass": 0, "conn_reuse_mode": 1, "schedule_icmp": 0, "sloppy_sctp": 0, "sloppy_tcp": 0,
+    "expire_nodest_conn": 0, "expire_quiescent_template": 0,
     "ignore_tunneled": 0,  # nobody asks: no tunnel is opened here
-    "lblc_expiration": 86_400,
-    "lblcr_expiration": 86_400,
-    "nat_icmp_send": 0,
-    "pmtu_disc": 1,
-    "run_estimation": 1,
-    "schedule_icmp": 0,
-    "secure_tcp": 0,
-    "sloppy_sctp": 0,
-    "sloppy_tcp": 0,
-    "snat_reroute": 1,    # nobody asks: a reply goes by where it goes to, always
+    "lblc_expiration": 86_400, "lblcr_expiration": 86_400,
+    "nat_icmp_send": 0, "pmtu_disc": 1, "run_estimation": 1,
+    "snat_reroute": 1,     # nobody asks: a reply goes by where it goes to, always
 }
 
 SEEDS: Final = 6
@@ -320,9 +316,7 @@ DIRECTOR: Final = np.dtype([
     ("high_water", np.int64),      # rows never used begin here
     ("connection_count", np.int64),
     ("tick", np.int64),            # the wheel has been swept up to here
-    ("path_count", np.int64),
-    ("ipv4_path_count", np.int64),
-    ("own_count", np.int64),
+    *((f"{name}_count", np.int64) for name in ("path", "ipv4_path", "own", "held", "mark_rule")),
     ("born", np.int64),            # frames born in this batch
     ("listed", np.int64),          # those of them that were looked at for leaving
     ("parsed", np.int64),          # frames of this batch that were parsed
@@ -331,7 +325,6 @@ DIRECTOR: Final = np.dtype([
     ("scratch_used", np.int64),
     ("scratch_size", np.int64),
     ("held_begin", np.int64),      # region of memory for frames on hold
-    ("held_count", np.int64),
     ("wanted", np.int64),          # how often a next hop's MAC was newly wanted
     ("soliciting", np.int64),      # next hops that the director itself asks for
     ("neighbour_count", np.int64),  # rows ever used
@@ -347,6 +340,10 @@ DIRECTOR: Final = np.dtype([
     ("reassembled", np.int64),     # those completed in this batch
     *((f"{name}_limit", np.int64) for name in
       ("connections", "services", "servers", "neighbours", "paths", "own")),
+    ("keys_seen", np.int64),       # rows of KEY ever used
+    ("free_key", np.int64),        # head of the list of those given back
+    ("key_size", np.int64),        # of the packet's key, in ``key``
+    ("starter_count", np.int64),   # services whose servers may speak first (persistence.SIP)
     ("services_seen", np.int64),   # rows of SERVICE ever used
     ("servers_seen", np.int64),    # rows of SERVER ever used
     ("free_server", np.int64),     # head of the list of rows of SERVER that were given back
@@ -356,7 +353,6 @@ DIRECTOR: Final = np.dtype([
     ("mark_count", np.int64),      # services known by a firewall mark
     ("ipv4_count", np.int64),      # services of a family: without any it is left alone
     ("ipv6_count", np.int64),
-    ("mark_rule_count", np.int64),
     ("serves_itself", np.int64),   # there was a real server that is the director itself
     ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used
     ("dice", np.int64),            # twos: state of its random numbers
@@ -392,8 +388,8 @@ MARK_RULES_LIMIT: Final = 1_024
 PORTS_LIMIT: Final = 16
 _MAP_NORESERVE: Final = 0x4000  # sys/mman.h
 EXCEPTION_LIMIT: Final = 1_024
+KEY_LIMIT: Final = 65_536
 FAR_FUTURE: Final = 1 << 62
-
 
 
 class Limits(NamedTuple):
@@ -436,6 +432,10 @@ TABLES: Final = np.dtype([
     ("cache_buckets", np.int32, (CACHE_BUCKETS,)),
     ("members", MEMBER, (CACHE_LIMIT,)),
     ("mark_rules", MARK_RULE, (MARK_RULES_LIMIT,)),
+    ("key", np.uint8, (256,)),          # of the packet that is being scheduled
+    ("keys", KEY, (KEY_LIMIT,)),
+    ("key_buckets", np.int32, (KEY_LIMIT,)),
+    ("template_keys", np.int32, (ROOM.connections,)),  # of the keyed template in the same row
     ("reassembly", REASSEMBLY, (REASSEMBLY_LIMIT,)),
     ("runs", np.int32, (REASSEMBLY_LIMIT, RUNS_LIMIT, 2)),  # begin and end of what has come
     ("tickets", np.int64, (TOKEN_BUCKETS,)),  # fragments that a source has sent
@@ -478,10 +478,10 @@ def new_tables(limits: Limits, seed: Sequence[int]) -> Tables:
     tables.buckets[: 1 << bucket_bits] = NONE
     for name in (
         *("wheel", "service_buckets", "sender_buckets", "trash_buckets", "neighbour_buckets"),
-        *("slot_owners", "cache_buckets"),
+        *("slot_owners", "cache_buckets", "key_buckets"),
     ):
         getattr(tables, name)[:] = NONE
-    for name in ("free", "free_server", "doomed"):
+    for name in ("free", "free_server", "free_key", "doomed"):
         director[name] = NONE
     director["tick"] = -1
     director["dice"] = seed[0] & 0x7FFF_FFFF

@@ -97,3 +97,8 @@ def mac_of(text: str) -> int:
 
 def mac_text(mac: int) -> str:
     return ":".join(f"{byte:02x}" for byte in int(mac).to_bytes(6, "big"))
+
+
+def octets_text(octets: bytes) -> str:
+    r"""Return octets as printable ASCII, the others as ``\xNN``."""
+    return "".join(chr(one) if 0x20 <= one < 0x7F else f"\\x{one:02x}" for one in octets)

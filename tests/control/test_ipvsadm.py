@@ -55,6 +55,13 @@ def test_times_and_daemons_and_versions_are_told(world):
     assert "Examples" in run(world, "-h").output
 
 
+def test_no_daemon_is_started_or_stopped(world):
+    started = "--start-daemon master --mcast-interface"
+    assert run(world, f"{started} nosuch0") == executor.Result(255, "", "No such device\n")
+    assert run(world, f"{started} lo").error == "the synchronisation daemon is not built yet\n"
+    assert run(world, "--stop-daemon backup").error == "No daemon is running\n"
+
+
 def test_connections_are_listed_with_their_templates(world):
     world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
     lines = run(world, "-Lnc").output.splitlines()

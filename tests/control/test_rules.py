@@ -86,8 +86,6 @@ def test_a_port_is_overwritten_without_masquerading_as_ipvsadm_does():
         ("--start-daemon master --mcast-group 10.0.0.1", "invalid IPv4 mcast-group", 2),
         ("--start-daemon master --mcast-group x", "invalid IPv4 mcast-group", 2),
         ("--start-daemon master extra", "unexpected argument extra", 2),
-        ("--start-daemon master --mcast-interface a", "is not built yet", 255),
-        ("--stop-daemon backup", "No daemon is running", 255),
         ("-A -t [2001:db8::1", "illegal virtual server address", 2),
         ("-A -M 255.255.255.0 -s rr", "need to supply the 'service-address'", 2),
         ("-A -t [2001:db8::1]80", "illegal virtual server address", 2),

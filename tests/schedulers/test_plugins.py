@@ -3,6 +3,7 @@
 import pytest
 
 from pylvs.errors import UsageError
+from pylvs.plugins import load
 from pylvs.schedulers import plugin
 from tests.packets import tcp_frame
 from tests.world import CLIENT, VIP, World
@@ -89,4 +90,4 @@ def test_one_that_cares_is_told_of_changes():
 )
 def test_a_name_that_leads_nowhere_is_refused_with_a_remedy(name, said):
     with pytest.raises(UsageError, match=said):
-        plugin.load(name)
+        load(plugin.KIND, name)

@@ -58,7 +58,7 @@ done
 """
 _RESET: Final = """
 ipvsadm -C
-for i in 1 2 3 4 5; do
+for i in 1 2 3; do
   for m in $(grep -o '^ip_vs_[a-z_]*' /proc/modules); do rmmod $m; done
   rmmod ip_vs && break; sleep 0.3
 done
@@ -67,7 +67,7 @@ ip rule | grep -q fwmark && ip rule del fwmark 5 table 100; ip route flush table
 ip route flush cache
 ip link set eth0 mtu 1500; ip link set eth1 mtu 1500
 sysctl -qw net.ipv4.ip_forward=1 net.ipv4.ipfrag_time=30
-modprobe ip_vs; grep -c '^ip_vs ' /proc/modules
+grep -c '^ip_vs ' /proc/modules; modprobe ip_vs; grep -c '^ip_vs ' /proc/modules
 """
 
 
@@ -92,6 +92,9 @@ class Machine:
 
     def __init__(self) -> None:
         build()
+        self._start()
+
+    def _start(self) -> None:
         self._undo = contextlib.ExitStack()
         folder = pathlib.Path(self._undo.enter_context(tempfile.TemporaryDirectory()))
         self._marks = [0, 0]
@@ -167,9 +170,15 @@ class Machine:
         self._undo.close()
 
     def reset(self) -> None:
-        """Empty IPVS's tables by loading the module anew, and undo what scenarios change."""
+        """Empty IPVS's tables by loading the module anew, and undo what scenarios change.
+
+        A template of SIP's holds its module, and that IPVS's: then the guest is booted anew.
+        """
         _, output, error = self.run(_RESET)
-        if output.split()[-1:] != ["1"]:
+        if output.split()[-2:] == ["1", "1"]:
+            self._undo.close()
+            self._start()
+        elif output.split()[-1:] != ["1"]:
             raise OracleError(f"the guest cannot be reset: {error}")
         self.settle(0)
         self.sent.clear()

@@ -38,6 +38,17 @@ _FLAGS: Final = (
     + ["SA", "A", "A", "A", "A", "PA", "PA", "FA", "FA", "R", "RA", "F", "SF", "SR"]
     + ["", "FPU"]
 )
+_CALLS: Final = (b"a@example.org", b"b@example.org", b"c", b"c2.%_~")
+_ODD_CALLS: Final = (
+    b"",
+    b"@x",
+    b"x@",
+    b"x y",
+    b"x;y",
+    b"\xe9@\xd7",
+    b"l" * 40,
+    b"x@y@z",
+)
 _CHUNKS: Final = (0, 1, 1, 1, 2, 3, 6, 7, 8, 9, 10, 10, 11, 14, 5)
 _SETTINGS: Final = {
     "sloppy_tcp": (0, 1),
@@ -140,6 +151,7 @@ class Service:
         self.method = rng.choice(("-m", "-m", "-g", "-i"))
         self.servers = rng.sample(range(11, 19), rng.randint(1, 4))
         self.server_port = rng.choice((self.port, 9000)) if self.method == "-m" else self.port
+        self.speaks_sip = self.protocol == 17 and rng.random() < 0.3
         self.tunnel = ""
         if self.method == "-i":
             kinds = ("", "", " --tun-type gue --tun-port 6080", " --tun-type gre")
@@ -163,7 +175,10 @@ class Service:
         text = f"{self.name} -s {scheduler}"
         if scheduler in ("sh", "mh"):
             text += rng.choice(("", f" -b {scheduler}-port", f" -b {scheduler}-fallback"))
-        text += rng.choice(("", "", "", " -p 100", f" -p 60{self.version.masks}"))
+        if self.speaks_sip:
+            text += rng.choice(("", " -p 100", f" -p 60{self.version.masks}")) + " --pe sip"
+        else:
+            text += rng.choice(("", "", "", " -p 100", f" -p 60{self.version.masks}"))
         if self.protocol == 17 and rng.random() < 0.2:
             text += " -o"
         return text
@@ -219,6 +234,7 @@ class Scenario:
             (self._tunnel_error, 3),
             (self._client_fragments, 4),
             (self._server_fragments, 2),
+            (self._server_starts, 4),
             (self._stranger, 4),
             (self._change, 5),
         )
@@ -231,10 +247,30 @@ class Scenario:
 
     # Packets.
 
+    def _message(self) -> bytes:
+        """Return a SIP message, or what is nearly one."""
+        rng = self.rng
+        end = rng.choice((b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r"))
+        lines = [b"INVITE sip:a@example.org SIP/2.0", b"Via: SIP/2.0/UDP example.org"]
+        for _ in range(rng.choice((1, 1, 1, 1, 2, 3, 0))):
+            name = rng.choice((b"Call-ID",) * 5 + (b"CALL-id", b"i", b"I", b"ip", b"Call-IDs"))
+            colon = rng.choice((b": ",) * 6 + (b":", b" :\t ", b":" + end + b" ", b"", b":" + end))
+            value = rng.choice(_CALLS) if rng.random() < 0.8 else rng.choice(_ODD_CALLS)
+            lines.insert(rng.randint(0, len(lines)), name + colon + value)
+        message = end.join([*lines, b"", rng.choice((b"", b"body" + end + b"Call-ID: d" + end))])
+        return message if rng.random() < 0.95 else message[: rng.randint(0, len(message))]
+
     def _payload(self) -> bytes:
         return self.rng.randbytes(self.rng.choice((0, 0, 0, 5, 100, 700, 1_432, 1_440, 1_460)))
 
-    def _segment(self, protocol: int, source: Any, destination: Any, reply: bool) -> bytes:
+    def _segment(
+        self,
+        protocol: int,
+        source: Any,
+        destination: Any,
+        reply: bool,
+        payload: bytes | None = None,
+    ) -> bytes:
         """Return a transport packet from one (address, port) to another."""
         rng = self.rng
         ends = source[0], destination[0], source[1], destination[1]
@@ -242,7 +278,8 @@ class Scenario:
             flags = rng.choice(("SA", "A", "PA", "FA", "RA", "A") if reply else _FLAGS)
             body = tcp(*ends, flags, self._payload(), rng.randint(1, 1 << 31), rng.randint(0, 1))
         elif protocol == 17:
-            body = udp(*ends, self._payload(), checksum=rng.random() < 0.85)
+            payload = self._payload() if payload is None else payload
+            body = udp(*ends, payload, checksum=rng.random() < 0.85)
         else:
             kinds = [rng.choice(_CHUNKS) for _ in range(rng.choice((1, 1, 2)))]
             body = sctp(
@@ -273,7 +310,8 @@ class Scenario:
 
     def _client(self) -> None:
         service, client, virtual = self._ends()
-        segment = self._segment(service.protocol, client, virtual, reply=False)
+        message = self._message() if service.speaks_sip else None
+        segment = self._segment(service.protocol, client, virtual, reply=False, payload=message)
         packet = self._packet(client[0], virtual[0], service.protocol, segment)
         self._note(service, client, virtual, self.recorder.send(0, self._to_client_side(packet)))
 
@@ -306,6 +344,16 @@ class Scenario:
         ):
             return  # should it not pass, Linux would tell itself, and IPVS take that to the server
         self.recorder.send(1, self._to_server_side(packet, n))
+
+    def _server_starts(self) -> None:
+        """A real server speaks first."""
+        service, client, _ = self._ends()
+        n = self.rng.choice(service.servers) or 11
+        sender = self.version.server(n), service.server_port
+        message = self._message() if service.protocol == 17 else None
+        segment = self._segment(service.protocol, sender, client, reply=True, payload=message)
+        packet = self._packet(sender[0], client[0], service.protocol, segment)
+        self.recorder.send(1, self._to_server_side(packet, n), "a server speaks first")
 
     # ICMP errors: what is quoted went the other way.
 

@@ -40,6 +40,8 @@ class Connection(Part):
     server: str
     state: str
     expires: int
+    engine: str = ""  # what gave a template its key, and that key
+    key: str = ""
 
 
 class Connections(Part):

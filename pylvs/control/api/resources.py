@@ -32,7 +32,7 @@ from pylvs.control.model import (
 )
 from pylvs.errors import UsageError
 from pylvs.frames import NONE
-from pylvs.wire.text import endpoint_text
+from pylvs.wire.text import endpoint_text, octets_text
 
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
@@ -341,6 +341,8 @@ def _connection(row: listing.ConnectionRow) -> dict[str, Any]:
         "server": endpoint_text(*row.server),
         "state": row.state,
         "expires": row.expires,
+        "engine": row.engine,
+        "key": octets_text(row.key),
     }
 
 

@@ -42,6 +42,7 @@ class Service(Part):
     flags: list[str] = field(default_factory=list)
     persistent: Seconds = 0
     netmask: str = ""  # of persistent clients: 255.255.255.0, or of IPv6 64; none: all of it
+    engine: str = ""  # of persistence: sip, or package.module:Class
     one_packet: bool = False
     servers: list[Server] = field(default_factory=list)
 

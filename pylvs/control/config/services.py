@@ -120,7 +120,9 @@ class _Reader:
             flags |= ONE_PACKET
             if not key.mark and key.protocol != PROTOCOLS["udp"]:
                 self.note(f"{place}.one_packet", "is for UDP and marks only")
-        return Terms(document.scheduler, flags, document.persistent, netmask)
+        if document.engine and not document.persistent:
+            self.note(f"{place}.engine", "is for persistent services only")
+        return Terms(document.scheduler, flags, document.persistent, netmask, document.engine)
 
     def _server(self, document: schema.Server, service: ServiceKey, place: str) -> Server | None:
         try:
@@ -185,6 +187,7 @@ def document_of(service: Service) -> schema.Service:
         flag_names(terms),
         terms.persistent,
         mask_text(terms, service.key.family),
+        terms.engine,
         bool(terms.flags & ONE_PACKET),
         [server_document(server) for server in service.servers.values()],
     )

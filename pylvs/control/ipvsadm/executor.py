@@ -1,6 +1,7 @@
 """ipvsadm's commands, carried out by a manager: what they print and how they exit."""
 
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pylvs.control import listing
@@ -10,7 +11,7 @@ from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
 from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.ipvsadm.usage import HELP, VERSION
-from pylvs.control.model import Command
+from pylvs.control.model import KERNEL_REFUSED, Command
 from pylvs.errors import RuleError
 
 if TYPE_CHECKING:
@@ -28,8 +29,15 @@ class Result(NamedTuple):
     error: str = ""
 
 
+def _interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
 class Executor:
-    """Carries command lines out; ``resolves`` says whether hosts and services may have names."""
+    """Carries command lines out.
+
+    ``resolves`` says whether hosts and services may have names, ``interfaces`` which the host has.
+    """
 
     def __init__(
         self,
@@ -38,11 +46,13 @@ class Executor:
         *,
         changer: Changer | None = None,
         resolves: bool = False,
+        interfaces: Callable[[], Container[str]] = _interfaces,
     ) -> None:
         self._manager = manager
         self._call = call
         self._change = (changer or Changer(manager, call)).change
         self._resolves = resolves
+        self._interfaces = interfaces
 
     def run(self, words: list[str], text: str = "") -> Result:
         """Carry out one command line, ``words`` without the program's name.
@@ -66,9 +76,19 @@ class Executor:
             return VERSION
         if command.verb == "help":
             return HELP
+        if command.verb in ("start", "stop"):
+            raise RuleError(self._without_daemon(command), KERNEL_REFUSED)
         if "numeric" in command.show:
             names = NUMERIC
         return self._list(command, names)
+
+    def _without_daemon(self, command: Command) -> str:
+        """Return why there is no synchronisation daemon to be started or stopped."""
+        if command.verb == "stop":
+            return "No daemon is running"
+        if command.daemon and command.daemon not in self._interfaces():
+            return "No such device"
+        return "the synchronisation daemon is not built yet"
 
     def _list(self, command: Command, names: Names) -> str:
         manager, show = self._manager, command.show

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from pylvs.control.ipvsadm.render import TITLE
 from pylvs.control.model import METHOD_NAMES, ONE_PACKET, PERSISTENT, PROTOCOL_NAMES
-from pylvs.wire.text import is_ipv6
+from pylvs.wire.text import is_ipv6, octets_text
 
 if TYPE_CHECKING:
     from pylvs.control.listing import ConnectionRow, Counters, ServiceRow
@@ -68,7 +68,9 @@ def connections(rows: Iterable["ConnectionRow"]) -> str:
             f"{_whole(address, row.family)} {port:04X}"
             for address, port in (row.client, row.virtual, row.server)
         )
-        lines.append(f"{PROTOCOL_NAMES[row.protocol]:<3} {ends} {row.state:<11} {row.expires:7}")
+        key = f" {row.engine} {octets_text(row.key)}" if row.engine else ""
+        state = f"{row.state:<11} {row.expires:7}"
+        lines.append(f"{PROTOCOL_NAMES[row.protocol]:<3} {ends} {state}{key}")
     return "\n".join(lines) + "\n"
 
 

@@ -23,7 +23,7 @@ from pylvs.control.model import (
     Terms,
     Timeouts,
 )
-from pylvs.wire.text import address_text, is_ipv6
+from pylvs.wire.text import address_text, is_ipv6, octets_text
 
 if TYPE_CHECKING:
     from pylvs.control.listing import ConnectionRow, ServerRow, ServiceRow
@@ -278,11 +278,17 @@ def connections(
     lines = ["IPVS connection entries", titles]
     for row in rows:
         expire = f"{row.expires // 60:02}:{row.expires % 60:02}"
-        ends = (
-            f"{_endpoint(*end, row.protocol, names) if end[0] else _nobody(row):<18}"
+        client, virtual, server = (
+            _endpoint(*end, row.protocol, names) if end[0] else _nobody(row)
             for end in (row.client, row.virtual, row.server)
         )
-        line = f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} {' '.join(ends)}"
+        line = f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} "
+        if "persistent-conn" in show and row.engine:
+            line += (
+                f"{client:<18} {virtual:<16} {server:<18} {row.engine:<16} {octets_text(row.key)}"
+            )
+        else:
+            line += f"{client:<18} {virtual:<18} {server:<18}"
         lines.append(line.rstrip())
     return "\n".join(lines) + "\n"
 

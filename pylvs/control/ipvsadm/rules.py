@@ -20,7 +20,6 @@ from pylvs.control.model import (
     GRE,
     GUE,
     IPIP,
-    KERNEL_REFUSED,
     MASQUERADE,
     ONE_PACKET,
     PERSISTENT,
@@ -310,7 +309,7 @@ def _timeouts(line: Line) -> tuple[int, int, int]:
 
 
 def _daemon(line: Line) -> Command:
-    """Check what starts or stops the synchronisation daemon, which pylvs does not have yet."""
+    """Return what starts or stops a synchronisation daemon, its interface in ``daemon``."""
     if not line.arguments:
         raise RuleError(TRY, USAGE)
     role = line.arguments.pop(0)
@@ -331,9 +330,7 @@ def _daemon(line: Line) -> Command:
     if line.arguments:
         raise RuleError(f"unexpected argument {line.arguments[0]}")
     check(line)
-    if line.verb == "stop":
-        raise RuleError("No daemon is running", KERNEL_REFUSED)
-    raise RuleError("the synchronisation daemon is not built yet", KERNEL_REFUSED)
+    return Command(line.verb, daemon=line.value("mcast-interface"))
 
 
 def _check_group(text: str) -> None:

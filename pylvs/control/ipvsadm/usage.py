@@ -18,7 +18,8 @@ Commands, to the director of this network namespace:
 SERVICE is -t, -u or --sctp-service HOST[:PORT], or -f MARK.  SERVER is HOST[:PORT].
 An edit states everything anew: what it does not name returns to its default.
 
-Of a service:  -s SCHEDULER (wlc), -b FLAGS, -p [SECONDS] (360), -M NETMASK, -o
+Of a service:  -s SCHEDULER (wlc), -b FLAGS, -p [SECONDS] (360), -M NETMASK,
+               --pe ENGINE (sip, or package.module:Class), -o
 Of a server:   -g direct routing (default), -m masquerading, -i tunneling;
                -w WEIGHT (1), -x UPPER, -y LOWER threshold;
                --tun-type ipip|gue|gre, --tun-port PORT, --tun-nocsum, --tun-csum, --tun-remcsum
