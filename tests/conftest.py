@@ -5,6 +5,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 UNCOMPILED = os.environ.get("NUMBA_DISABLE_JIT") == "1"
+BOUNDS_CHECKED = os.environ.get("NUMBA_BOUNDSCHECK") == "1"
 
 _QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("compiled", **_QUIET)

@@ -1,6 +1,6 @@
 """Does pylvs do what Linux did?  Runs captures of the kernel's IPVS and compares, byte for byte.
 
-    python tools/conformance.py [--json] PATH...    files or folders, .json or .json.xz
+    python tools/conformance.py [--json] [--spoken] PATH...    files, folders; .json, .json.xz
 
 One line a capture, ``ok NAME`` or ``FAIL NAME: the first difference``; exit status 0 only if none
 failed.  Compared are the frames that left, in order, the states and expiry times wherever they were
@@ -24,6 +24,7 @@ if __name__ == "__main__":
 from pylvs.errors import PylvsError
 from pylvs.wire.text import address_of
 from tools.guest import ADDRESSES, Guest
+from tools.spoken import SpokenGuest
 
 _PORTS: Final = "cs"
 _DIRECTORS: Final = {address_of(address).to_bytes(4, "big") for address in ADDRESSES}
@@ -233,9 +234,9 @@ def compare_text(ours: str, linux: str, command: str) -> None:
 class Run:
     """One capture, step by step."""
 
-    def __init__(self, vector: dict[str, Any]) -> None:
+    def __init__(self, vector: dict[str, Any], guest: Guest) -> None:
         self.vector = vector
-        self.guest = Guest()
+        self.guest = guest
         self.late: list[tuple[int, bytes]] = []
         """What left by itself; Linux's timers may be a quarter of a second behind."""
 
@@ -347,10 +348,11 @@ def read(paths: list[str]) -> dict[str, dict[str, Any]]:
     return vectors
 
 
-def check(vector: dict[str, Any]) -> str:
-    """Return the first difference, or nothing."""
+def check(vector: dict[str, Any], kind: type[Guest] = Guest) -> str:
+    """Return the first difference, or nothing; ``kind`` is what takes the kernel's place."""
     try:
-        Run(vector).check()
+        with contextlib.closing(kind()) as guest:
+            Run(vector, guest).check()
     except (DifferenceError, PylvsError) as difference:
         return str(difference)
     return ""
@@ -359,11 +361,14 @@ def check(vector: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    parser.add_argument(
+        "--spoken", action="store_true", help="run pylvs ipvsadm, over a control socket"
+    )
     parser.add_argument("paths", nargs="+", metavar="PATH")
     options = parser.parse_args()
     results = {}
     for name, vector in read(options.paths).items():
-        results[name] = check(vector)
+        results[name] = check(vector, SpokenGuest if options.spoken else Guest)
         if not options.json:
             print(f"FAIL {name}: {results[name]}" if results[name] else f"ok {name}", flush=True)
     failed = sum(map(bool, results.values()))

@@ -56,7 +56,7 @@ class Result(NamedTuple):
     known: bool = True
 
 
-_INTERFACES: Final = ("lo", "dummy0", "eth0", "eth1")
+INTERFACES: Final = ("lo", "dummy0", "eth0", "eth1")
 
 
 class _Memory:
@@ -103,6 +103,9 @@ class Guest:
             "iptables": self._iptables,
             "ip6tables": self._iptables,
         }
+
+    def close(self) -> None:
+        """End what goes on beside this process."""
 
     # Time and frames.
 
@@ -180,7 +183,7 @@ class Guest:
         return program(words[1:], text)
 
     def _ipvsadm(self, words: list[str], text: str) -> Result:
-        result = Executor(self.manager, interfaces=lambda: _INTERFACES).run(words, text)
+        result = Executor(self.manager, interfaces=lambda: INTERFACES).run(words, text)
         return Result(result.status, result.output, result.error)
 
     def _restore(self, _: list[str], text: str) -> Result:

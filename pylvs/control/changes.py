@@ -27,7 +27,7 @@ from pylvs.errors import HostError, PylvsError, RuleError, UsageError
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
 
-TOGETHER: Final = 256  # commands that are guarded at a time
+TOGETHER: Final = 1_024  # commands that are guarded at a time
 _A_BREATH: Final = 32  # commands carried out between two breaths
 
 Edit = Callable[[Service | None], Service | None]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pylvs.control")
 
-_Change = tuple[Hashable, frozenset[claims.Element]]
+_Change = tuple[Hashable, frozenset[claims.Claim]]
 
 
 class Keeper(Guard):
@@ -34,16 +34,16 @@ class Keeper(Guard):
     def before(self, commands: Sequence[Command]) -> None:
         """Claim what the commands may add, in the name of this thread."""
         local = self._daemon.manager.local
-        elements: set[claims.Element] = set()
+        claimed: set[claims.Claim] = set()
         for command in commands:
             if command.service is None:
                 continue
             if command.verb in "AE":
-                elements |= claims.elements_of(Service(command.service, command.terms), local)
+                claimed |= claims.claims_of(Service(command.service, command.terms), local)
             elif command.server is not None and command.verb in "ae":
-                elements.update(claims.elements_of_server(command.service, command.server))
+                claimed.update(claims.senders_of(command.service, [command.server]))
         with self._daemon.claiming:
-            self._claim([(threading.get_ident(), frozenset(elements))])
+            self._claim([(threading.get_ident(), frozenset(claimed))])
 
     def after(self) -> str:
         """Claim what is there now, and no more."""
@@ -53,7 +53,7 @@ class Keeper(Guard):
                 changed = daemon.manager.take_changed()
                 local = daemon.manager.local
                 changes: list[_Change] = [
-                    (key, claims.elements_of(service, local)) for key, service in changed
+                    (key, claims.claims_of(service, local)) for key, service in changed
                 ]
                 changes.append((threading.get_ident(), frozenset()))
                 # Marks are rules of their own, not elements.

@@ -177,13 +177,14 @@ class Manager:
             self.apply(command)
 
     def _post(self, kind: int, key: ServiceKey, **fields: int) -> int:
+        high, low = halves(key.address)
         result = mailbox.carry_out(
             self.director.tables,
             kind=kind,
             family=key.family,
             protocol=key.protocol,
-            address_high=halves(key.address)[0],
-            address_low=halves(key.address)[1],
+            address_high=high,
+            address_low=low,
             port=key.port,
             mark=key.mark,
             now_ms=self.clock(),
@@ -237,12 +238,13 @@ class Manager:
         assert command.service is not None
         kinds = {"a": mailbox.ADD_SERVER, "e": mailbox.EDIT_SERVER, "d": mailbox.REMOVE_SERVER}
         server = command.server
+        high, low = halves(server.key.address)
         try:
             row = self._post(
                 kinds[command.verb],
                 command.service,
-                server_high=halves(server.key.address)[0],
-                server_low=halves(server.key.address)[1],
+                server_high=high,
+                server_low=low,
                 server_port=server.key.port,
                 forwarding=server.method,
                 weight=server.weight,

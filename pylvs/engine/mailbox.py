@@ -67,7 +67,7 @@ COMMAND: Final = np.dtype([
     )
 ])
 # fmt: on
-_FIELDS: Final = COMMAND.names or ()
+_PLACES: Final = {name: place for place, name in enumerate(COMMAND.names or ())}
 
 
 @door
@@ -321,6 +321,9 @@ def aim_all(world):
 
 def carry_out(tables: Any, **fields: int) -> int:
     """Apply one command at once and return its result; for callers whose engine does not run."""
-    batch = attributed(np.array([tuple(fields.get(name, 0) for name in _FIELDS)], COMMAND))
+    values = np.zeros(len(_PLACES), np.int64)
+    for name, value in fields.items():
+        values[_PLACES[name]] = value
+    batch = attributed(values.view(COMMAND))
     apply(tables.all, batch, 1)
     return int(batch["result"][0])

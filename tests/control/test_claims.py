@@ -4,7 +4,7 @@ import pytest
 
 from pylvs.control.ipvsadm.rules import parse_line
 from pylvs.control.manager import Manager
-from pylvs.control.network.claims import Claims, elements_of, ruleset
+from pylvs.control.network.claims import Claims, claims_of, elements_of, ruleset
 from pylvs.errors import HostError
 from tests.packets import number
 from tests.world import World
@@ -14,7 +14,8 @@ def text_for(lines, local=()):
     manager: Manager = World(lines).manager
     services = manager.table.services.values()
     addresses = frozenset(map(number, local))
-    elements = {one for service in services for one in elements_of(service, addresses)}
+    claims = {claim for service in services for claim in claims_of(service, addresses)}
+    elements = {one for claim in claims for one in elements_of(claim)}
     elements |= {("local", one) for one in local}
     return ruleset(["eth0", "eth1"], elements)
 
@@ -63,7 +64,7 @@ def claims():
 def told(claims, world):
     """Have the claims follow what was changed, and return what nftables was told."""
     changed = world.manager.take_changed()
-    claims.update((key, elements_of(service, frozenset())) for key, service in changed)
+    claims.update((key, claims_of(service, frozenset())) for key, service in changed)
     texts, claims._nftables.texts = claims._nftables.texts, []
     return "".join(texts).splitlines()
 
@@ -120,7 +121,7 @@ class Broken:
 def test_what_nftables_refused_is_tried_again(claims):
     world = World(["-A -t 192.0.2.10:80"])
     changed = world.manager.take_changed()
-    changes = [(key, elements_of(service, frozenset())) for key, service in changed]
+    changes = [(key, claims_of(service, frozenset())) for key, service in changed]
     works, claims._nftables = claims._nftables, Broken()
     with pytest.raises(HostError):
         claims.update(changes)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pylvs.control.changes import Changer, Guard
+from pylvs.control.changes import TOGETHER, Changer, Guard
 from pylvs.control.ipvsadm import executor
 from pylvs.errors import HostError
 from tests.packets import tcp_frame
@@ -141,11 +141,16 @@ class TestGuarding:
     def test_a_long_restore_is_guarded_part_by_part(self):
         world = World()
         guard = Recorder(world)
-        lines = "".join(f"-A -t {VIP}:{port} -s rr\n" for port in range(1, 301))
+        lines = "".join(f"-A -t {VIP}:{port} -s rr\n" for port in range(1, TOGETHER + 46))
         executor.Executor(world.manager, changer=Changer(world.manager, guard=guard)).run(
             ["-R"], lines + "-C\n"
         )
-        assert guard.told == [("before", 256, 0), ("after", 256), ("before", 45, 256), ("after", 0)]
+        assert guard.told == [
+            ("before", TOGETHER, 0),
+            ("after", TOGETHER),
+            ("before", 46, TOGETHER),
+            ("after", 0),
+        ]
 
 
 def test_a_plug_in_that_is_not_there_is_refused_when_it_is_named(world):

@@ -1,10 +1,13 @@
 """Rules text: what ipvsadm takes, its phrases, and everything wrong named at once."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pylvs.control.ipvsadm.rules import parse_line, parse_text
+from pylvs.control.ipvsadm.rules import Lines, parse_line, parse_text
 from pylvs.control.model import MASQUERADE, ROUTE, TUNNEL, ServiceKey, Table
 from pylvs.errors import RuleError, UsageError
+from tests.conftest import examples
 from tests.packets import number
 
 
@@ -171,3 +174,36 @@ def test_a_text_is_refused_whole_with_every_fault_named():
     with pytest.raises(UsageError) as caught:
         parse_text(text, "rules")
     assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["2", "4", "5"]
+
+
+WORDS = st.sampled_from(
+    "-a -d -e -A -t -u -f 5 192.0.2.10:80 192.0.2.10 [2001:db8::1]:80 -r 10.0.0.11:8080 10.0.0.12 "
+    "[2001:db8::2]:80 -m -g -i -w 3 -x x".split()
+)
+LINES = st.lists(
+    st.builds(
+        lambda start, server, end: [*start, "-r", server, *end],
+        st.sampled_from((["-a", "-t", "192.0.2.10:80"], ["-d", "-f", "5"], ["-e", "-r"])),
+        st.sampled_from(("10.0.0.11:8080", "10.0.0.12", "[2001:db8::2]:80", "-r", "x", "-m")),
+        st.sampled_from(
+            ([], ["-m"], ["-m", "-w", "2"], ["-g"], ["-i"], ["-w"], ["-r", "10.0.0.1"])
+        ),
+    )
+    | st.lists(WORDS, max_size=7),
+    max_size=8,
+)
+
+
+@given(LINES)
+@examples(500)
+def test_a_line_means_the_same_wherever_in_a_text_it_stands(lines):
+    parser = Lines()
+    for words in lines:
+        assert outcome(parser.parse, words) == outcome(parse_line, words)
+
+
+def outcome(parse, words):
+    try:
+        return parse(words)
+    except RuleError as error:
+        return str(error), error.status

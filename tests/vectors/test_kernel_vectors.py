@@ -12,13 +12,15 @@ import pathlib
 
 import pytest
 
-from tests.conftest import UNCOMPILED
+from tests.conftest import BOUNDS_CHECKED, UNCOMPILED
 from tools.conformance import check, read
+from tools.spoken import SpokenGuest
 
 HERE = pathlib.Path(__file__).parent
 VECTORS = read([str(HERE / f"{name}.json.xz") for name in ("core", "ipv6", "cli", "random")])
 # Uncompiled, schedulers' long mappings say no more than their short ones and take a minute.
 LONG = 1_000
+SPOKEN = ("cli_errors_empty", "cli_on_service", "thresholds", "tun_gue", "persist_tcp", "sched_wrr")
 NAMES = [name for name, one in VECTORS.items() if not (UNCOMPILED and len(one["events"]) > LONG)]
 
 
@@ -29,6 +31,14 @@ def test_there_are_captures_to_compare():
 @pytest.mark.parametrize("name", NAMES)
 def test_what_leaves_and_what_is_listed_is_what_linux_has(name):
     assert check(VECTORS[name]) == ""
+
+
+@pytest.mark.skipif(
+    UNCOMPILED or BOUNDS_CHECKED, reason="once is enough: compiled, as users run it"
+)
+@pytest.mark.parametrize("name", SPOKEN)
+def test_what_is_said_over_the_control_socket_is_what_ipvsadm_says(name):
+    assert check(VECTORS[name], SpokenGuest) == ""
 
 
 def altered(change):

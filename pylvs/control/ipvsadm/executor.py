@@ -9,7 +9,7 @@ from pylvs.control.changes import TOGETHER, Changer
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
-from pylvs.control.ipvsadm.rules import parse_line
+from pylvs.control.ipvsadm.rules import Lines, parse_line
 from pylvs.control.ipvsadm.usage import HELP, VERSION
 from pylvs.control.model import KERNEL_REFUSED, Command
 from pylvs.errors import RuleError
@@ -112,6 +112,7 @@ class Executor:
         """Carry lines out one by one: the kernel's refusals are told, a wrong line is the end."""
         status, output, errors = 0, "", ""
         waiting: list[Command] = []
+        parser = Lines(names)
 
         def flush() -> None:
             nonlocal status, errors
@@ -122,7 +123,7 @@ class Executor:
 
         for words in filter(None, map(str.split, lines)):
             try:
-                command = parse_line(words, names)
+                command = parser.parse(words)
                 if command.verb == "R":
                     raise RuleError(TRY, 255)
             except RuleError as error:

@@ -86,6 +86,48 @@ def parse_line(words: list[str], names: Names = NUMERIC) -> Command:
     return Command(line.verb, service, terms, server, timeouts, show)
 
 
+class Lines:
+    """Parses the lines of one text.
+
+    Many are like the one before but for their real server, as in what ``-S`` prints: of these only
+    that is read, which takes a quarter of the time.
+    """
+
+    def __init__(self, names: Names = NUMERIC) -> None:
+        self._names = names
+        self._words: list[str] = []
+        self._command = Command("")
+
+    def parse(self, words: list[str]) -> Command:
+        """Return the command of the next line; raises RuleError."""
+        self._command = self._like_before(words) or parse_line(words, self._names)
+        self._words = words
+        return self._command
+
+    def _like_before(self, words: list[str]) -> Command | None:
+        before, like = self._words, self._command
+        server, service = like.server, like.service
+        if server is None or service is None or before.count("-r") != 1:
+            return None
+        at = before.index("-r") + 1
+        if words[:at] != before[:at] or words[at + 1 :] != before[at + 1 :] or at == len(words):
+            return None
+        key = _server_key(words[at], like.verb, service, server.method, self._names)
+        other = Server(
+            key,
+            server.method,
+            server.weight,
+            server.upper,
+            server.lower,
+            server.tunnel_type,
+            server.tunnel_port,
+            server.tunnel_flags,
+        )
+        if like.verb != "d":
+            _check_family(service, other)
+        return Command(like.verb, service, server=other, show=like.show)
+
+
 def number_of(text: str, low: int, high: int) -> int | None:
     """Return a number as ipvsadm reads one (C's notations), or None when it is none or outside."""
     try:
@@ -234,22 +276,29 @@ def _limit(line: Line, shown: str, phrase: str, default: int) -> int:
 def _server(line: Line, service: ServiceKey | None, names: Names) -> Server | None:
     if not line.has("real-server"):
         return None
-    port = service.port if service else 0
-    protocol = service.protocol if service else PROTOCOLS["tcp"]
-    try:
-        address, port = parse_endpoint(line.value("real-server"), port, protocol, names)
-    except ValueError:
-        raise RuleError("illegal real server address[:port] specified") from None
     method = ROUTE
     for shown, name, _ in line.options:
         if shown == "forwarding-method":
             method = _METHODS[name]
-    if method != MASQUERADE and line.verb != "d" and service and not service.mark:
-        port = service.port  # ipvsadm overwrites it without a word
+    key = _server_key(line.value("real-server"), line.verb, service, method, names)
     weight = _limit(line, "weight", "illegal weight specified", 1)
     upper = _limit(line, "u-threshold", "illegal u_threshold specified", 0)
     lower = _limit(line, "l-threshold", "illegal l_threshold specified", 0)
-    return Server(ServerKey(address, port), method, weight, upper, lower, *_tunnel(line))
+    return Server(key, method, weight, upper, lower, *_tunnel(line))
+
+
+def _server_key(
+    text: str, verb: str, service: ServiceKey | None, method: int, names: Names
+) -> ServerKey:
+    port = service.port if service else 0
+    protocol = service.protocol if service else PROTOCOLS["tcp"]
+    try:
+        address, port = parse_endpoint(text, port, protocol, names)
+    except ValueError:
+        raise RuleError("illegal real server address[:port] specified") from None
+    if method != MASQUERADE and verb != "d" and service and not service.mark:
+        port = service.port  # ipvsadm overwrites it without a word
+    return ServerKey(address, port)
 
 
 def _tunnel(line: Line) -> tuple[int, int, int]:
@@ -352,13 +401,13 @@ def parse_text(lines: Iterable[str], name: str) -> list[Command]:
     """
     commands: list[Command] = []
     faults: list[str] = []
-    table = Table()
+    table, parser = Table(), Lines()
     for number, text in enumerate(lines, 1):
         words = text.partition("#")[0].split()
         if not words:
             continue
         try:
-            command = parse_line(words)
+            command = parser.parse(words)
             if command.verb not in ("A", "E", "D", "C", "a", "e", "d", "set"):
                 raise RuleError(f"{words[0]} changes no rule")
             table.apply(command)

@@ -17,7 +17,7 @@ together.  Tagged frames, and everything else, stay with the host.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from pylvs.control.model import (
     MASQUERADE,
@@ -107,6 +107,14 @@ _FAMILIES: Final = (4, 6)
 
 Element = tuple[str, str]
 """A set's name, and what is in it."""
+Sender = tuple[int, int, int]
+"""A masqueraded server's protocol, address and port."""
+Claim = Element | Sender
+"""What is counted: a sender is three elements, made when the first server there claims them."""
+
+
+_Counted = TypeVar("_Counted")
+_Turned = tuple[list[_Counted], list[_Counted]]
 
 
 def _set_name(kind: str, address: int) -> str:
@@ -114,11 +122,11 @@ def _set_name(kind: str, address: int) -> str:
     return kind + _WORDS[family_of(address)]["v"]
 
 
-def elements_of(service: Service | None, local: Collection[int]) -> frozenset[Element]:
+def claims_of(service: Service | None, local: Collection[int]) -> frozenset[Claim]:
     """Return what a service puts into the sets.  ``local`` are the host's addresses, as ints."""
     if service is None:
         return frozenset()
-    elements: set[Element] = set()
+    elements: set[Claim] = set()
     key = service.key
     address = address_text(key.address)
     if not key.mark:
@@ -134,18 +142,23 @@ def elements_of(service: Service | None, local: Collection[int]) -> frozenset[El
         if is_ftp and service.terms.persistent and key.address not in local:
             ranges = ("20", "1024-65535")
             elements |= {(name("ftp"), f"tcp . {address} . {ports}") for ports in ranges}
-    for server in service.servers.values():
-        elements.update(elements_of_server(key, server))
+    elements.update(senders_of(key, service.servers.values()))
     return frozenset(elements)
 
 
-def elements_of_server(service: ServiceKey, server: Server) -> Iterable[Element]:
-    """Return what a server of a service puts into the sets, beside what the service does."""
-    if server.method != MASQUERADE:
-        return ()
-    address, port = server.key
+def senders_of(service: ServiceKey, servers: Iterable[Server]) -> list[Sender]:
+    """Return what servers of a service put into the sets, beside what the service does."""
+    protocol = service.protocol
+    return [(protocol, *server.key) for server in servers if server.method == MASQUERADE]
+
+
+def elements_of(claim: Claim) -> tuple[Element, ...]:
+    """Return what a claim puts into the sets."""
+    if len(claim) == 2:
+        return (claim,)
+    number, address, port = claim
     text = address_text(address)
-    protocol = PROTOCOL_NAMES[service.protocol].lower()
+    protocol = PROTOCOL_NAMES[number].lower()
     quoted = f"{address:#034x}" if is_ipv6(address) else f"{address:#010x}"
     return (
         (_set_name("servers", address), f"{protocol} . {text} . {port}"),
@@ -230,8 +243,9 @@ class Claims:
 
     def __init__(self, nftables: Nftables | None = None) -> None:
         self._nftables = nftables or Nftables()
-        self._by_service: dict[Hashable, frozenset[Element]] = {}
-        self._users: Counter[Element] = Counter()  # how many services have it in their sets
+        self._by_service: dict[Hashable, frozenset[Claim]] = {}
+        self._users: Counter[Claim] = Counter()  # how many services claim it
+        self._held: Counter[Element] = Counter()  # how many claims an element is of
 
     def replace(
         self,
@@ -241,43 +255,60 @@ class Claims:
         rules: Sequence[MarkRule] = (),
     ) -> None:
         """Put the tables for these services in the place of whatever tables there were."""
-        by_service: dict[Hashable, frozenset[Element]] = {
-            key: elements_of(service, local) for key, service in services.items()
+        by_service: dict[Hashable, frozenset[Claim]] = {
+            key: claims_of(service, local) for key, service in services.items()
         }
-        users = Counter(element for elements in by_service.values() for element in elements)
+        users = Counter(claim for claims in by_service.values() for claim in claims)
+        held = Counter(element for claim in users for element in elements_of(claim))
         addresses = [(_set_name("local", address), address_text(address)) for address in local]
         marks = [(key.mark, key.family) for key in services if key.mark]
-        self._nftables.run(_CLEAR + ruleset(devices, [*users, *addresses], marks, rules))
+        self._nftables.run(_CLEAR + ruleset(devices, [*held, *addresses], marks, rules))
         # What commands under way have claimed, by their threads' numbers, stays theirs.
         pending = [pair for pair in self._by_service.items() if isinstance(pair[0], int)]
-        self._by_service, self._users = by_service, users
+        self._by_service, self._users, self._held = by_service, users, held
         self.update(pending)
 
-    def update(self, changes: Iterable[tuple[Hashable, frozenset[Element]]]) -> None:
-        """Have whoever is named put these elements into the sets, and not what they did before."""
-        steps: Counter[Element] = Counter()
+    def update(self, changes: Iterable[tuple[Hashable, frozenset[Claim]]]) -> None:
+        """Have whoever is named claim this, and not what they did before."""
+        steps: Counter[Claim] = Counter()
         by_service = dict(changes)
-        for key, elements in by_service.items():
+        for key, claims in by_service.items():
             old = self._by_service.get(key, frozenset())
-            steps.update(elements - old)
-            steps.subtract(old - elements)
-        users = self._users
-        added = [one for one, step in steps.items() if step > 0 and not users[one]]
-        removed = [one for one, step in steps.items() if step < 0 and users[one] == -step]
+            steps.update(claims - old)
+            steps.subtract(old - claims)
+        begun, ended = _turned(self._users, steps)
+        element_steps: Counter[Element] = Counter()
+        for claim in begun:
+            element_steps.update(elements_of(claim))
+        for claim in ended:
+            element_steps.subtract(elements_of(claim))
+        added, removed = _turned(self._held, element_steps)
         text = _edit("delete", removed) + _edit("add", added)
         if text:
             self._nftables.run(text)
-        users.update(steps)
-        for one in removed:
-            del users[one]
+        _take(self._users, steps, ended)
+        _take(self._held, element_steps, removed)
         self._by_service |= by_service
-        for key, elements in by_service.items():
-            if not elements:
+        for key, claims in by_service.items():
+            if not claims:
                 del self._by_service[key]
 
     def clear(self) -> None:
         """Remove the tables."""
         self._nftables.run(_CLEAR)
+
+
+def _turned(counts: Counter[_Counted], steps: Counter[_Counted]) -> _Turned[_Counted]:
+    """Return what steps take from none to some, and what they take from some to none."""
+    begun = [one for one, step in steps.items() if step > 0 and not counts[one]]
+    ended = [one for one, step in steps.items() if step < 0 and counts[one] == -step]
+    return begun, ended
+
+
+def _take(counts: Counter[_Counted], steps: Counter[_Counted], ended: Iterable[_Counted]) -> None:
+    counts.update(steps)
+    for one in ended:
+        del counts[one]
 
 
 def _tables_of(name: str) -> tuple[str, ...]:
