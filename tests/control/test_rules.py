@@ -1,5 +1,7 @@
 """Rules text: what ipvsadm takes, its phrases, and everything wrong named at once."""
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -177,8 +179,10 @@ def test_a_text_is_refused_whole_with_every_fault_named():
 
 
 WORDS = st.sampled_from(
-    "-a -d -e -A -t -u -f 5 192.0.2.10:80 192.0.2.10 [2001:db8::1]:80 -r 10.0.0.11:8080 10.0.0.12 "
-    "[2001:db8::2]:80 -m -g -i -w 3 -x x".split()
+    shlex.split(
+        "-a -d -e -A -t -u -f 5 192.0.2.10:80 192.0.2.10 [2001:db8::1]:80 -r 10.0.0.11:8080 "
+        "10.0.0.12 [2001:db8::2]:80 -m -g -i -w 3 -x x"
+    )
 )
 LINES = st.lists(
     st.builds(
