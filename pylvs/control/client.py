@@ -5,11 +5,14 @@
 Imports next to nothing: scripts call it a thousand times.
 """
 
+import contextlib
 import http.client
 import json
+import os
 import pathlib
 import socket
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from pylvs.control.ipvsadm.usage import HELP
@@ -17,6 +20,7 @@ from pylvs.control.network.instance import find_control
 from pylvs.errors import HostError, UsageError
 
 _CANNOT: Final = 2
+_CHUNK: Final = 1 << 16
 _NO_DIRECTOR: Final = (
     "Can't initialize ipvs: no director runs in this network namespace\n"
     "Start one, as in: pylvs run --iface eth0\n"
@@ -34,16 +38,17 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(str(self._path))
 
+    def ask(self, method: str, where: str, body: str = "") -> tuple[int, Any]:
+        """Return the HTTP status of one request, and its answer; raises OSError, ValueError."""
+        self.request(method, where, body.encode())
+        response = self.getresponse()
+        return response.status, json.loads(response.read())
+
 
 def exchange(path: pathlib.Path, method: str, where: str, body: str = "") -> tuple[int, Any]:
-    """Return the HTTP status of one request, and its answer; raises OSError, ValueError."""
-    connection = _Connection(path)
-    try:
-        connection.request(method, where, body.encode())
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
+    """Return likewise what a connection of its own gives."""
+    with contextlib.closing(_Connection(path)) as connection:
+        return connection.ask(method, where, body)
 
 
 def speak(method: str, where: str, body: str = "", control: str | None = None) -> Any:
@@ -66,10 +71,34 @@ def speak(method: str, where: str, body: str = "", control: str | None = None) -
     return answer
 
 
-def ask(path: pathlib.Path, words: list[str], text: str = "") -> tuple[int, str, str]:
-    """Return the exit status, output and complaints of a command line; raises OSError."""
-    _, answer = exchange(path, "POST", "/ipvsadm", json.dumps({"words": words, "text": text}))
-    return answer.get("status", _CANNOT), answer.get("output", ""), answer["error"]
+def _carry_out(path: pathlib.Path, words: list[str], texts: Iterable[str]) -> int:
+    """Print what a command line says, and return its exit status; raises OSError.
+
+    ``texts`` is what it reads, piece by piece: lines take effect as they come.
+    """
+    status = 0
+    with contextlib.closing(_Connection(path)) as connection:
+        for text in texts:
+            said = json.dumps({"words": words, "text": text})
+            _, answer = connection.ask("POST", "/ipvsadm", said)
+            sys.stdout.write(answer.get("output", ""))
+            sys.stderr.write(answer["error"])
+            status = answer.get("status", _CANNOT)
+            if answer.get("ended", True):
+                break
+    return status
+
+
+def _pieces(file: int) -> Iterator[str]:
+    """Yield whole lines of a file as they can be had, and at first nothing: are the words right?"""
+    yield ""
+    rest = b""
+    while chunk := os.read(file, _CHUNK):
+        lines, end, rest = (rest + chunk).rpartition(b"\n")
+        if end:
+            yield (lines + end).decode()
+    if rest:
+        yield rest.decode()
 
 
 def main(words: list[str] | None = None) -> int:
@@ -80,8 +109,7 @@ def main(words: list[str] | None = None) -> int:
         return 0
     try:
         path = _take_control(words)
-        text = sys.stdin.read() if _reads(words) else ""
-        status, output, error = ask(path, words, text)
+        return _carry_out(path, words, _pieces(sys.stdin.fileno()) if _reads(words) else [""])
     except (FileNotFoundError, ConnectionRefusedError):
         sys.stderr.write(_NO_DIRECTOR)
         return _CANNOT
@@ -91,9 +119,6 @@ def main(words: list[str] | None = None) -> int:
     except (OSError, ValueError, http.client.HTTPException, HostError) as problem:
         sys.stderr.write(f"Can't initialize ipvs: {problem}\n")
         return _CANNOT
-    sys.stdout.write(output)
-    sys.stderr.write(error)
-    return status
 
 
 def _take_control(words: list[str]) -> pathlib.Path:

@@ -79,12 +79,19 @@ class Said(Part):
     text: str = ""
 
 
+class Rules(Part):
+    """A whole table as ``ipvsadm -S`` prints it."""
+
+    rules: str
+
+
 class Result(Part):
-    """What a command line leaves behind."""
+    """What a command line leaves behind; ``ended`` when a wrong line was the end of a text."""
 
     status: int
     output: str
     error: str
+    ended: bool = False
 
 
 class Refusal(Part):

@@ -11,11 +11,11 @@ from pylvs.control.api.answers import Refusal
 from pylvs.control.api.handling import Handler
 
 _REF: Final = "#/components/schemas/{name}"
-_ADDRESS: Final = r"\d{1,3}(\.\d{1,3}){3}"
+_ADDRESS: Final = r"(\d{1,3}(\.\d{1,3}){3}|\[[0-9A-Fa-f:.]{2,45}\])"
 _NAMES: Final = {
     "service": {
         "type": "string",
-        "pattern": rf"^((tcp|udp|sctp):{_ADDRESS}:\d{{1,5}}|mark:\d{{1,10}})$",
+        "pattern": rf"^((tcp|udp|sctp):{_ADDRESS}:\d{{1,5}}|mark6?:\d{{1,10}})$",
     },
     "server": {"type": "string", "pattern": rf"^{_ADDRESS}(:\d{{1,5}})?$"},
 }
@@ -28,16 +28,16 @@ _REFUSALS: Final = {
 
 
 class Operation(NamedTuple):
-    """What can be asked: ``body`` and ``answer`` are types, ``query`` JSON schemas by name."""
+    """What can be asked: ``bodies`` and ``answer`` are types, ``query`` JSON schemas by name."""
 
     method: str
     path: str
     handler: Handler
     summary: str
     answer: Any
-    body: Any = None
+    bodies: tuple[Any, ...] = ()  # one of these
     query: dict[str, dict[str, Any]] = {}
-    needed: tuple[str, ...] = ()  # of the query
+    needs_query: bool = False
 
 
 def _content(schema: dict[str, Any]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
         for name in re.findall(r"{(\w+)}", operation.path)
     ]
     return named + [
-        {"name": name, "in": "query", "required": name in operation.needed, "schema": schema}
+        {"name": name, "in": "query", "required": operation.needs_query, "schema": schema}
         for name, schema in operation.query.items()
     ]
 
@@ -58,7 +58,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 def describe(operations: Iterable[Operation]) -> dict[str, Any]:
     """Return the document."""
     listed = list(operations)
-    types = [Refusal, *(one.answer for one in listed), *(one.body for one in listed if one.body)]
+    types = [Refusal, *(one.answer for one in listed)]
+    types += [body for one in listed for body in one.bodies]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     shown = dict(zip(map(repr, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -74,8 +75,9 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
                 },
             },
         }
-        if one.body:
-            told["requestBody"] = {"required": True, "content": _content(shown[repr(one.body)])}
+        if one.bodies:
+            any_of = {"anyOf": [shown[repr(body)] for body in one.bodies]}
+            told["requestBody"] = {"required": True, "content": _content(any_of)}
         paths.setdefault(one.path, {})[one.method.lower()] = told
     return {
         "openapi": "3.1.0",

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from pylvs.control import listing, settings
-from pylvs.control.api.answers import Changes, Connections, Forgotten, ServiceState, Settings, Stats
+from pylvs.control.api.answers import (
+    Changes,
+    Connections,
+    Forgotten,
+    Rules,
+    ServiceState,
+    Settings,
+    Stats,
+)
 from pylvs.control.api.handling import Asked, MalformedError, NotFoundError
 from pylvs.control.api.openapi import Operation
 from pylvs.control.changes import Changer
@@ -76,42 +84,34 @@ class Resources:
     def operations(self) -> list[Operation]:
         """Return what can be asked."""
         service, server = "/services/{service}", "/services/{service}/servers/{server}"
+        forget = f"{server}/forget"
         text, number = {"type": "string"}, {"type": "integer", "minimum": 0}
         filters = {"service": text, "server": text, "client": text, "state": text}
         page = {
             "limit": {**number, "minimum": 1, "maximum": _PAGE_LIMIT},
             "after": {**number, "maximum": _ROW_LIMIT},
         }
+        tables = (schema.Table, Rules)
+        dry_run = {"dry_run": {"enum": ["0", "1"]}}
+        whole = "Make it so, all of it or nothing."
+        kept = {"what": {"enum": list(_FORGETS)}}
+        shown: dict[str, dict[str, Any]] = {**filters, **page}
         return [
             Operation("GET", "/table", self.table, "What is stated.", schema.Table),
-            Operation(
-                *("PUT", "/table", self.put_table, "Make it so, all of it or nothing."),
-                *(Changes, schema.Table, {"dry_run": {"enum": ["0", "1"]}}),
-            ),
+            Operation("PUT", "/table", self.put_table, whole, Changes, tables, dry_run),
             Operation("GET", "/services", self.services, "All services.", list[ServiceState]),
             Operation("GET", service, self.service, "A service.", ServiceState),
-            Operation(
-                *("PUT", service, self.put_service, "Make a service so, with its servers."),
-                *(Changes, schema.Service),
-            ),
+            Operation("PUT", service, self.put_service, whole, Changes, (schema.Service,)),
             Operation("DELETE", service, self.delete_service, "Remove a service.", Changes),
-            Operation("PUT", server, self.put_server, "Make a server so.", Changes, schema.Server),
+            Operation("PUT", server, self.put_server, whole, Changes, (schema.Server,)),
             Operation("DELETE", server, self.delete_server, "Remove a server.", Changes),
             Operation(
-                *("POST", f"{server}/forget", self.forget, "Forget what it has.", Forgotten, None),
-                {"what": {"enum": list(_FORGETS)}},
-                ("what",),
+                "POST", forget, self.forget, "Forget what it has.", Forgotten, (), kept, True
             ),
-            Operation(
-                *("GET", "/connections", self.connections, "Connections.", Connections, None),
-                {**filters, **page},
-            ),
+            Operation("GET", "/connections", self.connections, "Some.", Connections, (), shown),
             Operation("GET", "/stats", self.stats, "All traffic together.", Stats),
             Operation("GET", "/settings", self.settings, "The settings.", Settings),
-            Operation(
-                *("PUT", "/settings", self.put_settings, "Change some, all of them or none."),
-                *(Settings, Settings),
-            ),
+            Operation("PUT", "/settings", self.put_settings, whole, Settings, (Settings,)),
             Operation("POST", "/reload", self.reload, "Read the file again.", Changes),
         ]
 

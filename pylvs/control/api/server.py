@@ -137,7 +137,7 @@ class Api:
         self._inode = path.stat().st_ino
         operations = resources.operations()
         operations.append(
-            Operation("POST", "/ipvsadm", self._carry_out, "ipvsadm's commands.", Result, Said)
+            Operation("POST", "/ipvsadm", self._carry_out, "ipvsadm's commands.", Result, (Said,))
         )
         told = describe(operations)
         operations.append(Operation("GET", "/openapi.json", lambda _: told, "", None))

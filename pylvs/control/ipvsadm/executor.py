@@ -27,6 +27,8 @@ class Result(NamedTuple):
     status: int = 0
     output: str = ""
     error: str = ""
+    ended: bool = False
+    """Whether a wrong line was the end of what ``-R`` reads."""
 
 
 def _interfaces() -> list[str]:
@@ -128,7 +130,7 @@ class Executor:
                     raise RuleError(TRY, 255)
             except RuleError as error:
                 flush()
-                return Result(error.status, output, f"{errors}{error}\n")
+                return Result(error.status, output, f"{errors}{error}\n", ended=True)
             if command.verb in _CHANGES:
                 waiting.append(command)
                 if len(waiting) == TOGETHER:

@@ -250,6 +250,8 @@ def test_the_description_names_every_operation_and_type(spoken):
     assert set(service) == {"get", "put", "delete"}
     assert service["get"]["parameters"][0]["name"] == "service"
     body = service["put"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body == {"$ref": "#/components/schemas/Service"}
+    assert body == {"anyOf": [{"$ref": "#/components/schemas/Service"}]}
+    body = told["paths"]["/table"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {"$ref": "#/components/schemas/Rules"} in body["anyOf"]
     assert "weight" in told["components"]["schemas"]["Server"]["properties"]
     json.dumps(told)

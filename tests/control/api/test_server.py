@@ -78,13 +78,34 @@ def ipvsadm(served, line, stdin=""):
     """Call the client as a script would; return its status, output and complaints."""
     output, complaints = io.StringIO(), io.StringIO()
     kept = sys.stdin
-    sys.stdin = io.StringIO(stdin)
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaints):
-            status = client.main(["--control", str(served.path), *line.split()])
-    finally:
-        sys.stdin = kept
+    with tempfile.TemporaryFile("w+") as sys.stdin:
+        sys.stdin.write(stdin)
+        sys.stdin.seek(0)
+        try:
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaints):
+                status = client.main(["--control", str(served.path), *line.split()])
+        finally:
+            sys.stdin = kept
     return status, output.getvalue(), complaints.getvalue()
+
+
+def test_lines_take_effect_as_they_come_and_a_wrong_one_is_the_end(served):
+    command = [sys.executable, "-m", "pylvs.control.client", "--control", str(served.path), "-R"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, text=True) as restore:
+        for number in (1, 2):
+            restore.stdin.write(f"-A -t {VIP}:{number} -s rr\n")
+            restore.stdin.flush()
+            deadline = time.monotonic() + 30
+            while len(served.world.manager.table.services) < number:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        restore.stdin.write(f"-A -t {VIP}:1 -s rr\n-A -t {VIP}:3 -s rr\n-A -z\n")
+        restore.stdin.flush()
+        assert restore.wait(30) == 255
+        assert restore.stderr.read() == "Service already exists\n-z: unknown option\n"
+    assert len(served.world.manager.table.services) == 3
+    ipvsadm(served, "-C")
 
 
 def test_a_table_is_built_listed_saved_and_restored(served):
