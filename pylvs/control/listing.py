@@ -81,24 +81,21 @@ class ConnectionRow(NamedTuple):
 
 
 _SERVER_FIELDS: Final = [
-    "address_high", "address_low", "port", "forwarding", "weight", "active", "inactive",
+    "next", "address_high", "address_low", "port", "forwarding", "weight", "active", "inactive",
     "persistent", "upper", "lower", "tunnel_type", "tunnel_port", "tunnel_flags",
-    *Counters._fields, "next",
 ]  # fmt: skip
 _CONNECTION_FIELDS: Final = [
     "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
     "virtual_port", "server_port",
 ]  # fmt: skip
 _ROWS_AT_ONCE: Final = 16_384
-_SERVICE_FIELDS: Final = [*Counters._fields, "head"]
+_NOTHING: Final = Counters(0, 0, 0, 0, 0)
 
 
-def _server_row(values: tuple[int, ...], rates: list[int]) -> ServerRow:
-    tunnel = (values[10], values[11], values[12])
-    counters = Counters(*values[13:18])
-    address = joined(values[0], values[1]) if values[0] else values[1]
-    key = ServerKey(address, values[2])
-    return ServerRow._make((key, *values[3:10], tunnel, counters, Counters(*rates)))
+def _server_row(values: tuple[int, ...], counters: Counters, rates: Counters) -> ServerRow:
+    address = joined(values[1], values[2]) if values[1] else values[2]
+    key = ServerKey(address, values[3])
+    return ServerRow._make((key, *values[4:11], values[11:], counters, rates))
 
 
 class _Snapshot(NamedTuple):
@@ -106,45 +103,59 @@ class _Snapshot(NamedTuple):
 
     services: list[tuple[ServiceKey, Terms, int]]
     """Key, terms and row, in the order in which services were added."""
-    service_table: Any
-    server_table: Any
-    service_rates: Any
-    server_rates: Any
+    heads: Any
+    servers: Any
+    service_counts: tuple[Any, ...]
+    """Their counters and rates, an array each; none if these are not shown."""
+    server_counts: tuple[Any, ...]
 
     def rows(self) -> list[ServiceRow]:
         """Return every service with its servers."""
-        services, service_rates = self.service_table.tolist(), self.service_rates.tolist()
-        servers, server_rates = self.server_table.tolist(), self.server_rates.tolist()
+        heads, servers = self.heads.tolist(), self.servers.tolist()
+        of_service, of_server = _counted(self.service_counts), _counted(self.server_counts)
         listed = []
         for key, terms, row in self.services:
-            *values, at = services[row]
+            at = heads[row]
             under = []
             while at != NONE:
-                under.append(_server_row(servers[at], server_rates[at]))
-                at = servers[at][-1]
-            counters, rates = Counters(*values), Counters(*service_rates[row])
-            listed.append(ServiceRow(key, terms, counters, rates, under))
+                values = servers[at]
+                under.append(_server_row(values, *of_server(at)))
+                at = values[0]
+            listed.append(ServiceRow(key, terms, *of_service(row), under))
         return listed
 
 
-def _take(manager: Manager) -> _Snapshot:
+def _counted(counts: tuple[Any, ...]) -> Callable[[int], tuple[Counters, Counters]]:
+    """Return what finds the counters and rates in a row."""
+    if not counts:
+        return lambda row: (_NOTHING, _NOTHING)
+    counters, rates = (one.tolist() for one in counts)
+    return lambda row: (Counters(*counters[row]), Counters(*rates[row]))
+
+
+def _take(manager: Manager, counted: bool) -> _Snapshot:
     """Copy the table: quickly, because it is to be done between two breaths."""
-    tables = manager.director.tables
+    tables, estimator = manager.director.tables, manager.estimator
     state = tables.director[0]
-    services_seen, servers_seen = int(state["services_seen"]), int(state["servers_seen"])
-    services = manager.table.services.values()
+    services = tables.services[: int(state["services_seen"])]
+    servers = tables.servers[: int(state["servers_seen"])]
+    fields = list(Counters._fields)
+    stated = manager.table.services.values()
     return _Snapshot(
-        [(one.key, one.terms, manager.service_row(one.key)) for one in services],
-        tables.services[:services_seen][_SERVICE_FIELDS].copy(),
-        tables.servers[:servers_seen][_SERVER_FIELDS].copy(),
-        manager.estimator.services(services_seen),
-        manager.estimator.servers(servers_seen),
+        [(one.key, one.terms, manager.service_row(one.key)) for one in stated],
+        services["head"].copy(),
+        servers[_SERVER_FIELDS].copy(),
+        (services[fields].copy(), estimator.services(len(services))) if counted else (),
+        (servers[fields].copy(), estimator.servers(len(servers))) if counted else (),
     )
 
 
-def read(manager: Manager, call: Call = at_once) -> list[ServiceRow]:
-    """Return every service with its servers; ``call`` copies, and here they are made objects."""
-    snapshot: _Snapshot = call(partial(_take, manager))
+def read(manager: Manager, call: Call = at_once, *, counted: bool = True) -> list[ServiceRow]:
+    """Return every service with its servers; ``call`` copies, and here they are made objects.
+
+    What is not ``counted`` has no counters and rates, and is had in two thirds of the time.
+    """
+    snapshot: _Snapshot = call(partial(_take, manager, counted))
     return snapshot.rows()
 
 

@@ -100,7 +100,8 @@ class Executor:
             return ""
         if "connection" in show:
             return render.connections(listing.connections(manager, self._call), show, names)
-        rows = listing.read(manager, self._call)
+        counted = "stats" in show or "rate" in show
+        rows = listing.read(manager, self._call, counted=counted)
         if command.verb == "S":
             return render.saved(rows, names)
         if command.service is None:
