@@ -73,7 +73,7 @@ def _tunnel_lines(family: int) -> list[str]:
     if kernel_decapsulates(family):
         lines = [f"ip link set {device} up"]
     else:
-        program = f"{sys.executable} -m pylvs.lab.decapsulator {device}"
+        program = f"{sys.executable} -m pylvs.lab.decapsulator {device} {family}"
         wait = f"ip link show {device} up | grep -q {device}"
         lines = [
             f"setsid {program} </dev/null >/dev/null 2>&1 &",

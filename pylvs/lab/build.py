@@ -18,6 +18,7 @@ from typing import Final
 from pylvs.control import realserver
 from pylvs.errors import HostError
 from pylvs.lab.topology import Topology
+from pylvs.lab.webserver import has_ipv6
 from pylvs.wire.text import address_of
 
 READY_TIMEOUT_S: Final = 180.0
@@ -100,7 +101,8 @@ class Lab:
                 space = self.namespace(node.name)
                 ip("-n", space, "route", "replace", "default", "via", node.gateway)
             forwards = "1" if node.forwards else "0"
-            self.shell(node.name, f"echo {forwards} > /proc/sys/net/ipv6/conf/all/forwarding")
+            if has_ipv6():
+                self.shell(node.name, f"echo {forwards} > /proc/sys/net/ipv6/conf/all/forwarding")
             self.shell(node.name, f"echo {forwards} > /proc/sys/net/ipv4/ip_forward")
             self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter")
             self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects")
@@ -114,7 +116,7 @@ class Lab:
         ip("netns", "add", space)
         self.namespaces.append(space)
         # Nobody looks for duplicates, or waits until it is sure that there are none.
-        for which in ("all", "default"):
+        for which in ("all", "default") if has_ipv6() else ():
             self.shell(node, f"echo 0 > /proc/sys/net/ipv6/conf/{which}/accept_dad")
         ip("-n", space, "link", "set", "lo", "up")
 
@@ -203,6 +205,7 @@ class Lab:
         path = self.folder / f"{node}.conf"
         files = self.folder / node
         files.mkdir(exist_ok=True)
+        ipv6 = f" listen [::]:{port};" if has_ipv6() else ""
         path.write_text(
             f"user root root; daemon off; master_process off; pid {files}/pid; error_log stderr;\n"
             "events { worker_connections 4096; }\n"
@@ -210,7 +213,7 @@ class Lab:
             f"  client_body_temp_path {files}; proxy_temp_path {files};\n"
             f"  fastcgi_temp_path {files};\n"
             f"  uwsgi_temp_path {files}; scgi_temp_path {files};\n"
-            f"  server {{ listen {port}; listen [::]:{port}; root {files};\n"
+            f"  server {{ listen {port};{ipv6} root {files};\n"
             f'    location = / {{ default_type text/plain; return 200 "{node}\\n"; }} }} }}\n',
             encoding="ascii",
         )

@@ -1,6 +1,9 @@
 """The far end of a tunnel where the kernel has no ipip: a TUN device fed from raw sockets.
 
-IP in IP -> raw socket (protocol 4 or 41) -> outer header off -> TUN device -> the host's stack
+    IP in IP -> raw socket (protocol 4 or 41) -> outer header off -> TUN device -> the host's stack
+
+A device takes the packets of one IP, whatever they come in, so that two on a host do not hear each
+other's.
 """
 
 import contextlib
@@ -12,21 +15,26 @@ import sys
 from pytun_pmd3 import TunTapDevice
 from pytun_pmd3.linux import IFF_NO_PI, IFF_TUN
 
-_IPIP, _IPV6 = 4, 41
+_PROTOCOLS = {4: 4, 6: 41}  # by the version of what is inside
 _RECEIVE_BUFFER = 8 << 20
 
 
-def decapsulate(name: str) -> None:
-    """Make TUN device ``name`` and feed it until it goes away."""
+def decapsulate(name: str, version: int) -> None:
+    """Make TUN device ``name`` and feed it packets of an IP version until it goes away."""
     with contextlib.ExitStack() as stack:
         poller = select.poll()
         raws = {}
         for family in (socket.AF_INET, socket.AF_INET6):
-            for protocol in (_IPIP, _IPV6):
-                raw = stack.enter_context(socket.socket(family, socket.SOCK_RAW, protocol))
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-                raws[raw.fileno()] = raw
-                poller.register(raw, select.POLLIN)
+            try:
+                raw = socket.socket(family, socket.SOCK_RAW, _PROTOCOLS[version])
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:  # a kernel without IPv6
+                    raise
+                continue
+            stack.enter_context(raw)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            raws[raw.fileno()] = raw
+            poller.register(raw, select.POLLIN)
         device = TunTapDevice(name=name, flags=IFF_TUN | IFF_NO_PI)
         device.up()
         buffer = bytearray(65_535)
@@ -45,4 +53,4 @@ def decapsulate(name: str) -> None:
 
 
 if __name__ == "__main__":
-    decapsulate(sys.argv[1])
+    decapsulate(sys.argv[1], int(sys.argv[2]))

@@ -1,8 +1,14 @@
 """The smallest web server that says who it is, for hosts without nginx."""
 
+import pathlib
 import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def has_ipv6() -> bool:
+    """Whether this host's kernel has IPv6."""
+    return pathlib.Path("/proc/net/if_inet6").exists()
 
 
 def serve(name: str, port: int) -> None:
@@ -21,9 +27,9 @@ def serve(name: str, port: int) -> None:
             pass
 
     class Server(ThreadingHTTPServer):
-        address_family = socket.AF_INET6  # and IPv4 through it
+        address_family = socket.AF_INET6 if has_ipv6() else socket.AF_INET
 
-    Server(("::", port), Handler).serve_forever()
+    Server(("::" if has_ipv6() else "", port), Handler).serve_forever()  # "::" is IPv4's too
 
 
 if __name__ == "__main__":

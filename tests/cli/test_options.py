@@ -5,6 +5,7 @@ import pytest
 from pylvs.cli.main import main
 from pylvs.cli.services import commands_of, parse_settings
 from pylvs.control.config.marks import parse_mark
+from pylvs.errors import UsageError
 
 
 def run(capsys, *arguments):
@@ -120,6 +121,18 @@ def test_a_mark_is_read_into_a_rule_for_each_range_of_ports():
     assert [rule.ports for rule in rules] == [(80, 80), (8000, 8080)]
     (rule,) = parse_mark("7=192.0.2.10")
     assert (rule.protocol, rule.destination_prefix, rule.ports) == (0, 32, (0, 65_535))
+    (rule,) = parse_mark("7=udp/[2001:db8::]/32:53")
+    assert (rule.family, rule.destination_prefix, rule.ports) == (6, 32, (53, 53))
+    (rule,) = parse_mark("7=[::]/0")
+    assert (rule.family, rule.destination_prefix) == (6, 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["7=[::]/1", "7=[2001:db8::1", "7=[2001:db8::1]x", "7=[2001:db8::1]:", "7=[192.0.2.1]"]
+)
+def test_a_mark_that_is_malformed_is_refused_with_an_example(text):
+    with pytest.raises(UsageError, match="as in 5=tcp/"):
+        parse_mark(text)
 
 
 def test_settings_are_read_by_long_and_short_names():

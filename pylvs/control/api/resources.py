@@ -27,7 +27,7 @@ from pylvs.control.changes import Changer
 from pylvs.control.config import checking, schema, services
 from pylvs.control.config.checking import Fault
 from pylvs.control.ipvsadm import render
-from pylvs.control.ipvsadm.rules import number_of, parse_text
+from pylvs.control.ipvsadm.rules import number_of, parse_endpoint, parse_text, unbracketed
 from pylvs.control.model import (
     PROTOCOL_NAMES,
     Command,
@@ -40,7 +40,7 @@ from pylvs.control.model import (
 )
 from pylvs.errors import UsageError
 from pylvs.frames import NONE
-from pylvs.wire.text import endpoint_text, octets_text
+from pylvs.wire.text import endpoint_text, host_text, octets_text
 
 if TYPE_CHECKING:
     from pylvs.control.manager import Manager
@@ -210,7 +210,9 @@ class Resources:
         query = asked.query
         limit = _number(query, "limit", _PAGE, 1, _PAGE_LIMIT)
         after = _number(query, "after", 0, 0, _ROW_LIMIT)
-        wanted = {name: query[name] for name in ("service", "server", "client") if name in query}
+        wanted = {name: _end(query[name]) for name in ("server", "client") if name in query}
+        if "service" in query:
+            wanted["service"] = services.service_name(services.service_key(query["service"]))
         found: list[dict[str, Any]] = []
         for one in listing.connections(self._manager, self._call, after):
             document = _connection(one)
@@ -344,6 +346,15 @@ def _connection(row: listing.ConnectionRow) -> dict[str, Any]:
         "engine": row.engine,
         "key": octets_text(row.key),
     }
+
+
+def _end(text: str) -> str:
+    """Return a connection's end as documents spell it, or only its address if no port is given."""
+    try:
+        address, port = parse_endpoint(unbracketed(text), -1)
+    except ValueError as error:
+        raise MalformedError(f"{text!r}: {error}; give IP or IP:PORT") from None
+    return host_text(address) if port < 0 else endpoint_text(address, port)
 
 
 def _is_about(document: dict[str, Any], wanted: dict[str, str]) -> bool:

@@ -24,17 +24,21 @@ def parse_mark(text: str) -> list[MarkRule]:
     if slash and name in PROTOCOLS:
         protocol, where = PROTOCOLS[name], rest
     if where.startswith("["):  # IPv6
-        host, _, rest = where[1:].partition("]")
-        length, _, ports = rest.partition(":")
+        host, bracket, rest = where[1:].partition("]")
+        length, colon, ports = rest.partition(":")
+        if not bracket or (length and not length.startswith("/")) or (colon and not ports):
+            raise UsageError(advice)
     else:
         network, _, ports = where.partition(":")
         host, slash, length = network.partition("/")
         length = slash + length
+    family = 6 if where.startswith("[") else 4
     try:
-        address = address_of(host)
+        address = 0 if (host, length) == ("::", "/0") else address_of(host)
     except ValueError:
         raise UsageError(advice) from None
-    family = family_of(address)
+    if address and family_of(address) != family:
+        raise UsageError(advice)
     bits = 128 if family == 6 else 32
     prefix = number_of(length.removeprefix("/"), 0, bits) if length else bits
     if prefix is None:

@@ -144,12 +144,15 @@ def test_connections_are_filtered_and_paged(spoken):
     for query, count in (
         ({"client": CLIENT}, 5),
         ({"client": "9.9.9.9"}, 0),
+        ({"client": "[2001:0DB8::1]"}, 0),
         ({"server": SERVER, "service": NAME}, 5),
         ({"service": f"udp:{VIP}:80"}, 0),
         ({"state": "ESTABLISHED"}, 0),
         ({"state": "SYN_RECV"}, 5),
     ):
         assert len(spoken("GET", "/connections", **query)["connections"]) == count
+    with pytest.raises(UsageError, match="give IP or IP:PORT"):
+        spoken("GET", "/connections", client="nobody:x:y]")
     with pytest.raises(UsageError, match="limit is a number"):
         spoken("GET", "/connections", limit="many")
 
