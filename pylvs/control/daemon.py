@@ -167,6 +167,7 @@ class Daemon:
         state["midnight_ms"] = int(time.time() * 1_000) % _DAY_MS - linux.monotonic_ms()
         if not self.hosted:
             state["ip_forward"] = _reads_one("/proc/sys/net/ipv4/ip_forward")
+            state["forwarding"] = _reads_one("/proc/sys/net/ipv6/conf/all/forwarding")
         self.first_settings = {name: settings.read(state, name) for name in settings.SETTINGS}
         for name, value in self.stated.settings.items():
             settings.apply(state, name, value)
@@ -403,5 +404,8 @@ def _free_pages() -> int:
 
 
 def _reads_one(path: str) -> bool:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip() != "0"
+    """Whether a setting of the host's is on; one of a protocol that its kernel lacks is not."""
+    try:
+        return pathlib.Path(path).read_text(encoding="ascii").strip() != "0"
+    except FileNotFoundError:
+        return False

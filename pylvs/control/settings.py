@@ -13,6 +13,7 @@ _ANY: Final = (0, 2**31 - 1)
 
 SETTINGS: Final = {
     "net.ipv4.ip_forward": _BOOL,
+    "net.ipv6.conf.all.forwarding": _BOOL,
     "net.ipv4.ipfrag_time": (0, 86_400),
     "net.ipv4.ip_unprivileged_port_start": (0, 65_535),
     "net.ipv4.vs.am_droprate": _ANY,

@@ -340,8 +340,7 @@ def _send_on(tables, memory, frames, count, frame, now_ms):
 @apart
 def _route(tables, memory, frames, count, frame, now_ms):
     """Forward a packet as the router around IPVS does; its sender is told when it cannot."""
-    director = tables.director[0]
-    if not director.hosted and not director.ip_forward:
+    if not tables.director[0].hosted and not routing.is_router(tables, frame):
         frame.reason = Reason.NOT_OURS
         return
     if routing.lets_pass(tables, memory, frame, now_ms):

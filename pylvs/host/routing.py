@@ -76,6 +76,13 @@ def may_be_cut(memory, frame, mtu):
 
 
 @compiled
+def is_router(tables, frame):
+    """Whether the host forwards packets of the frame's family at all."""
+    director = tables.director[0]
+    return (director.ip_forward if frame.family == 4 else director.forwarding) != 0
+
+
+@compiled
 def lets_pass(tables, memory, frame, now_ms):
     """Do to a packet for somebody else what comes before IPVS sees it; return whether it lives.
 
@@ -83,8 +90,7 @@ def lets_pass(tables, memory, frame, now_ms):
     does not live has its verdict; its sender is told later.  Sets ``frame.path``.
     """
     frame.verdict = Verdict.DROP
-    director = tables.director[0]
-    if director.hosted and not director.ip_forward:
+    if tables.director[0].hosted and not is_router(tables, frame):
         frame.reason = Reason.DISCARDED
         return False
     destination = ip.destination_of(memory, frame.ip)

@@ -298,6 +298,7 @@ HELD: Final = np.dtype([
 # net.ipv4.* and net.ipv4.vs.*, by their own names, with what Linux starts with.
 SETTINGS: Final = {
     "ip_forward": 1, "ipfrag_time": 30, "ip_unprivileged_port_start": 1_024,
+    "forwarding": 1,       # IPv6's
     "am_droprate": 10, "amemthresh": 1_024, "drop_entry": 0, "drop_packet": 0, "secure_tcp": 0,
     "cache_bypass": 0, "conn_reuse_mode": 1, "schedule_icmp": 0, "sloppy_sctp": 0, "sloppy_tcp": 0,
     "expire_nodest_conn": 0, "expire_quiescent_template": 0,

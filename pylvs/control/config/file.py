@@ -191,7 +191,8 @@ def of_options(
 def check_place(place: schema.Place, table: dict[ServiceKey, Service]) -> list[Fault]:
     """Return what cannot work where a director is to run."""
     faults = []
-    methods = {server.method for service in table.values() for server in service.servers.values()}
+    servers = [server for service in table.values() for server in service.servers.values()]
+    methods = {server.method for server in servers}
     if bool(place.interfaces) + bool(place.tap) + bool(place.tun) != 1:
         faults.append(
             Fault("director", "name where to direct, by one of interfaces (--iface), tap and tun")
@@ -206,10 +207,12 @@ def check_place(place: schema.Place, table: dict[ServiceKey, Service]) -> list[F
         faults.append(
             Fault("director.tun", "has no link layer: DR cannot work there; use nat or tun")
         )
-    if (place.tap or place.tun) and METHODS["tun"] in methods and not place.dip:
-        faults.append(
-            Fault("director.dip", "tunnels need a source address where there is no host: give one")
-        )
+    if place.tap or place.tun:
+        tunneled = [one.key.address for one in servers if one.method == METHODS["tun"]]
+        has = {6 if ":" in text else 4 for text in filter(None, place.dip.split(","))}
+        for family in sorted(set(map(family_of, tunneled)) - has):
+            why = "tunnels need a source address where there is no host"
+            faults.append(Fault("director.dip", f"{why}: give one of IPv{family}"))
     return faults
 
 

@@ -183,6 +183,11 @@ def test_things_in_lists_keep_their_numbers_when_one_before_is_nothing():
             "[[services.servers]]\nserver = '1.1.1.1'\nmethod = 'tun'",
             "source address",
         ),
+        (
+            "[director]\ntap = 't'\ndip = '1.2.3.4'\n[[services]]\nservice = 'tcp:1.2.3.4:80'\n"
+            "[[services.servers]]\nserver = '[2001:db8::1]'\nmethod = 'tun'",
+            "give one of IPv6",
+        ),
         ("[director]\ninterfaces = [" + ", ".join(f"'e{n}'" for n in range(17)) + "]", "16"),
     ],
 )
