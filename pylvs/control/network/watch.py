@@ -35,6 +35,8 @@ _NTF_USE: Final = 0x01
 _NUD_FAILED: Final = 0x20
 _NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable ... noarp, permanent
 _IFF_UP: Final = 1
+_IFA_F_SECONDARY, _IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
+_PASSING: Final = _IFA_F_SECONDARY | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
 _TABLES: Final = (254, 255)  # main, local
 _REFRESH_S: Final = 10.0
 _RETRY_S: Final = 1.0  # should a notification have been lost
@@ -57,6 +59,15 @@ def _address_or_none(text: str | None) -> int:
         return 0
 
 
+def _flags_of(address: Any) -> int:
+    flags = address.get_attr("IFA_FLAGS")  # more than fit into the header's own
+    return int(address["flags"] if flags is None else flags)
+
+
+def _reluctance(address: Any) -> tuple[bool, bool]:
+    return address["scope"] != _GLOBAL_SCOPE, _flags_of(address) & _PASSING != 0
+
+
 class Network:
     """Keeps ports, routes, neighbours and local addresses of the director as the host has them.
 
@@ -75,6 +86,7 @@ class Network:
         self._netlink = IPRoute()
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._events.setblocking(False)
+        self._found: Any = None  # what was read the last time
         self._changed_at = 0.0  # of the first change not read yet
         self._stopping = threading.Event()
         self._asked = threading.Event()
@@ -116,11 +128,17 @@ class Network:
         """Have the next hops resolved that the director wants; callable from any thread."""
         self._asked.set()
 
-    def read(self) -> None:
-        """Read links, addresses and routes, and give them to the director."""
+    def read(self) -> bool:
+        """Read links, addresses and routes, and give them to the director; return if any changed.
+
+        A router's advertisement is told as a change of every address it is about: of its lifetime.
+        """
         links = self._read_links()
         addresses, primary = self._read_addresses()
         routes = self._read_routes(links, primary)
+        found = (links, dict(self._index_by_row), addresses, primary, routes)
+        if found == self._found:
+            return False
 
         def give() -> None:
             ports = self._manager.director.tables.ports
@@ -137,6 +155,8 @@ class Network:
             self._manager.set_routes(routes)
 
         self._engine.call(give)
+        self._found = found
+        return True
 
     def _read_links(self) -> dict[int, tuple[int, int, bool]]:
         links = {}
@@ -173,13 +193,16 @@ class Network:
     def _read_addresses(self) -> tuple[frozenset[int], "_Primary"]:
         """Return all local addresses, and the first one of each interface and family.
 
-        Of IPv6 the first one that is not its link's alone, if there is one.
+        One that is not its link's alone is preferred, and one that is there to stay: neither
+        secondary (as IPv6's privacy addresses are), nor deprecated, nor still to be confirmed.
         """
         every = set()
         primary: _Primary = {}
         for family, number in _FAMILIES.items():
             messages = self._of(number, self._netlink.get_addr(family=number))
-            for message in sorted(messages, key=lambda one: one["scope"] != _GLOBAL_SCOPE):
+            for message in sorted(messages, key=_reluctance):
+                if _flags_of(message) & _IFA_F_DADFAILED:
+                    continue  # another station has it
                 text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
                 address = _address_or_none(text)
                 if address:
@@ -295,9 +318,9 @@ class Network:
                 self._resolve(KNOWN)
             if self._changed_at and now - self._changed_at >= _SETTLE_S:
                 self._changed_at = 0.0
-                self.read()
-                self._compare_interfaces()
-                self.on_change()
+                if self.read():
+                    self._compare_interfaces()
+                    self.on_change()
             if poller.poll(10):
                 kinds = self._drain()
                 if kinds & _NEIGHBOUR_KINDS:
