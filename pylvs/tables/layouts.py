@@ -5,6 +5,7 @@ int64 to begin with: uint64 + int64 is float64 in NumPy.  An address is a pair (
 bits in host order; a MAC is below 2**48.  Rows refer to rows by number, ``NONE`` (-1) being nobody.
 """
 
+import contextlib
 import mmap
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -165,10 +166,7 @@ NEIGHBOUR: Final = np.dtype([
     ("mac", np.int64),
     ("asked_ms", np.int64),        # when resolution was last asked for
 ], align=True)
-UNKNOWN: Final = 0                 # NEIGHBOUR.state
-ASKED: Final = 1
-KNOWN: Final = 2
-FAILED: Final = 3
+UNKNOWN, ASKED, KNOWN, FAILED = range(4)  # NEIGHBOUR.state
 
 # A route.  The table is sorted, longest prefix first and lowest metric first; IPv6's come last.
 PATH: Final = np.dtype([
@@ -258,9 +256,7 @@ REASSEMBLY: Final = np.dtype([
     ("mark", np.int64),
     ("ticket", np.int64),          # of its latest fragment, among its source's
 ], align=True)
-FREE: Final = 0
-OPEN: Final = 1
-COMPLETE: Final = 2
+FREE, OPEN, COMPLETE = range(3)    # REASSEMBLY.state
 
 PORT: Final = np.dtype([
     ("mac", np.int64),
@@ -467,7 +463,14 @@ class Tables:
 def new_tables(limits: Limits, seed: Sequence[int]) -> Tables:
     """Return empty tables.  ``seed`` keys the flow hash: random numbers, signed, of 64 bits."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-    tables = Tables(attributed(np.frombuffer(mmap.mmap(-1, TABLES.itemsize, flags), TABLES, 1)))
+    room = mmap.mmap(-1, TABLES.itemsize, flags)
+    # A lookup among a million connections waits for page tables too: with pages of 2 MB a seventh
+    # less.  Where the kernel does not have them, it says so, and that is all.
+    assert TABLES.fields
+    begin = TABLES.fields["buckets"][1] & -mmap.PAGESIZE  # what follows is the connections' too
+    with contextlib.suppress(OSError):
+        room.madvise(mmap.MADV_HUGEPAGE, begin, TABLES.itemsize - begin)
+    tables = Tables(attributed(np.frombuffer(room, TABLES, 1)))
     director = tables.director[0]
     for name, value in limits._asdict().items():
         assert value <= getattr(ROOM, name), f"no room for {value} {name}"
