@@ -60,7 +60,7 @@ bounds: setup  ## the same tests with every array access checked
 	NUMBA_BOUNDSCHECK=1 $(BIN)/pytest --ignore tests/lab
 
 lab: setup system  ## real stacks in network namespaces; adds to the coverage
-	$(BIN)/pytest tests/lab -rs --cov --cov-append --cov-report=term:skip-covered \
+	$(BIN)/pytest tests/lab --cov --cov-append --cov-report=term:skip-covered \
 	  $(if $(filter 0,$(shell id -u)),--cov-fail-under=90)
 
 bench: setup  ## the in-memory door beside plain Python and dpkt, as ratios

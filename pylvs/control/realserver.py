@@ -13,6 +13,7 @@ tunnels end at ip6tnl0, and the kernel needs ip6_tunnel.
 
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -133,7 +134,9 @@ def _default_route(family: int) -> str:
     """Return the default route that a new one without a metric replaces, or an empty text."""
     command = ["ip", f"-{family}", "route", "show", "default"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    routes = [line.removesuffix(" linkdown").strip() for line in done.stdout.splitlines()]
+    # What ip shows and does not take: the state of a link, and when a router's route expires.
+    shown = re.compile(r" (linkdown|expires \S+)")
+    routes = [shown.sub("", line).strip() for line in done.stdout.splitlines()]
     plain = (route for route in routes if " metric " not in route or _IPV6_METRIC in route)
     return next(plain, "")
 

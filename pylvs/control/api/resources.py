@@ -340,7 +340,7 @@ def _connection(row: listing.ConnectionRow) -> dict[str, Any]:
         "protocol": PROTOCOL_NAMES[row.protocol].lower(),
         "client": endpoint_text(*row.client),
         "virtual": endpoint_text(*row.virtual),
-        "server": endpoint_text(*row.server),
+        "server": endpoint_text(*row.server) if row.server[0] else render.nobody(row),
         "state": row.state,
         "expires": row.expires,
         "engine": row.engine,

@@ -279,7 +279,7 @@ def connections(
     for row in rows:
         expire = f"{row.expires // 60:02}:{row.expires % 60:02}"
         client, virtual, server = (
-            _endpoint(*end, row.protocol, names) if end[0] else _nobody(row)
+            _endpoint(*end, row.protocol, names) if end[0] else nobody(row)
             for end in (row.client, row.virtual, row.server)
         )
         line = f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} "
@@ -293,7 +293,7 @@ def connections(
     return "\n".join(lines) + "\n"
 
 
-def _nobody(row: "ConnectionRow") -> str:
+def nobody(row: "ConnectionRow") -> str:
     """Return the end of a connection that has no server."""
     return "[::]:0" if row.family == 6 else "0.0.0.0:0"
 
