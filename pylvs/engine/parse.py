@@ -81,7 +81,7 @@ def _parse_frame(tables, memory, frame, now_ms):
     elif destination != port.mac and not port.raw_ip:
         frame.reason = Reason.OTHER_HOST
         if ethertype == ethernet.IPV6 and discovery.is_multicast_mac(destination):
-            _parse_ipv6(tables, memory, frame, True, now_ms)
+            _parse_multicast(tables, memory, frame, now_ms)
     elif ethertype == ethernet.IPV4:
         _parse_ipv4(tables, memory, frame, now_ms)
     elif ethertype == ethernet.IPV6:
@@ -147,6 +147,11 @@ def _is_from_here(tables, frame):
 
 
 @apart
+def _parse_multicast(tables, memory, frame, now_ms):
+    _parse_ipv6(tables, memory, frame, True, now_ms)
+
+
+@compiled
 def _parse_ipv6(tables, memory, frame, is_multicast, now_ms):
     """Read an IPv6 packet; of those to many stations only neighbour discovery is for us."""
     at = frame.offset + ethernet.HEADER_SIZE

@@ -53,11 +53,6 @@ def live_request(tables, frame, now_ms):
     """
     if frame.family == 4:
         return _find_request(tables, frame, 0, now_ms)
-    return _find_wide_request(tables, frame, now_ms)
-
-
-@apart
-def _find_wide_request(tables, frame, now_ms):
     return _find_request(tables, frame, FLAG_WIDE, now_ms)
 
 
@@ -130,11 +125,6 @@ def live_reply(tables, frame, now_ms):
     """Return likewise the row whose real server sent this packet to its client."""
     if frame.family == 4:
         return _find_reply(tables, frame, 0, now_ms)
-    return _find_wide_reply(tables, frame, now_ms)
-
-
-@apart
-def _find_wide_reply(tables, frame, now_ms):
     return _find_reply(tables, frame, FLAG_WIDE, now_ms)
 
 
