@@ -105,6 +105,7 @@ class Plugins:
         self._base = base
         self._classes: list[Any] = []
         self._names: dict[str, int] = {}
+        self._listed: list[str] = []  # the same, for other threads to read
         self._made: dict[tuple[int, int], Any] = {}
 
     def number(self, name: str) -> int:
@@ -113,6 +114,7 @@ class Plugins:
             return self._kind.built_in.index(name)
         if name not in self._names:
             self._classes.append(load(self._kind, name))
+            self._listed.append(name)
             self._names[name] = self._base + len(self._classes) - 1
         return self._names[name]
 
@@ -125,7 +127,7 @@ class Plugins:
     def name(self, number: int) -> str:
         if number < self._base:
             return self._kind.built_in[number]
-        return next(name for name, known in self._names.items() if known == number)
+        return self._listed[number - self._base]
 
     def instance(self, service_row: int, number: int) -> Any:
         """Return the object that serves a service."""

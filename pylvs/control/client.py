@@ -38,17 +38,13 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(str(self._path))
 
-    def ask(self, method: str, where: str, body: str = "") -> tuple[int, Any]:
-        """Return the HTTP status of one request, and its answer; raises OSError, ValueError."""
-        self.request(method, where, body.encode())
-        response = self.getresponse()
-        return response.status, json.loads(response.read())
-
 
 def exchange(path: pathlib.Path, method: str, where: str, body: str = "") -> tuple[int, Any]:
-    """Return likewise what a connection of its own gives."""
+    """Return the HTTP status of one request, and its answer; raises OSError, ValueError."""
     with contextlib.closing(_Connection(path)) as connection:
-        return connection.ask(method, where, body)
+        connection.request(method, where, body.encode())
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
 
 
 def speak(method: str, where: str, body: str = "", control: str | None = None) -> Any:
@@ -77,15 +73,15 @@ def _carry_out(path: pathlib.Path, words: list[str], texts: Iterable[str]) -> in
     ``texts`` is what it reads, piece by piece: lines take effect as they come.
     """
     status = 0
-    with contextlib.closing(_Connection(path)) as connection:
-        for text in texts:
-            said = json.dumps({"words": words, "text": text})
-            _, answer = connection.ask("POST", "/ipvsadm", said)
-            sys.stdout.write(answer.get("output", ""))
-            sys.stderr.write(answer["error"])
-            status = answer.get("status", _CANNOT)
-            if answer.get("ended", True):
-                break
+    for text in texts:  # each by a connection of its own: the next may be long in coming
+        _, answer = exchange(path, "POST", "/ipvsadm", json.dumps({"words": words, "text": text}))
+        sys.stdout.write(answer.get("output", ""))
+        sys.stderr.write(answer["error"])
+        told = answer.get("status", _CANNOT)
+        if told or text.strip():  # blank lines say nothing of those before
+            status = told
+        if answer.get("ended", True) or (told and not text):
+            break
     return status
 
 

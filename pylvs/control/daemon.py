@@ -251,6 +251,8 @@ class Daemon:
                 self.claim()
             except HostError as error:
                 log.error("%s", error)
+                if self.network is not None:
+                    self.network.forget()
 
     def _network_changed(self) -> None:
         self.engine.call(self._override_source)

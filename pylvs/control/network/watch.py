@@ -158,6 +158,10 @@ class Network:
         self._found = found
         return True
 
+    def forget(self) -> None:
+        """Take whatever is read next for a change: what this one asked for was not done."""
+        self._found = None
+
     def _read_links(self) -> dict[int, tuple[int, int, bool]]:
         links = {}
         row_by_index = {}
@@ -298,6 +302,7 @@ class Network:
                 self._follow()
             except (OSError, NetlinkError) as error:  # the kernel dropped notifications, say
                 log.warning("netlink: %s; reading everything again", error)
+                self.forget()
                 time.sleep(_RETRY_S)
                 self._changed_at = time.monotonic()
 

@@ -108,6 +108,18 @@ def test_lines_take_effect_as_they_come_and_a_wrong_one_is_the_end(served):
     ipvsadm(served, "-C")
 
 
+def test_wrong_words_are_told_once_and_nothing_is_read(served):
+    text = f"-A -t {VIP}:1 -s rr\n" * 4_000
+    assert ipvsadm(served, "-R foo", text) == (2, "", "unexpected argument foo\n")
+    assert not served.world.manager.table.services
+
+
+def test_blank_lines_at_the_end_do_not_hide_a_refusal(served):
+    text = f"-A -t {VIP}:1 -s rr\n-A -t {VIP}:1 -s rr\n" + "\n" * 70_000
+    assert ipvsadm(served, "-R", text) == (255, "", "Service already exists\n")
+    ipvsadm(served, "-C")
+
+
 def test_a_table_is_built_listed_saved_and_restored(served):
     assert ipvsadm(served, f"-A -t {VIP}:80 -s rr") == (0, "", "")
     assert ipvsadm(served, f"-a -t {VIP}:80 -r 10.0.0.11 -m") == (0, "", "")
