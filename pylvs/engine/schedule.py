@@ -245,10 +245,9 @@ def _template_address(frame, service):
 
 
 @compiled
-def _masked_client(frame, service):
-    """Return the client's address as far as the service tells clients apart."""
-    source = source_of(frame)
-    return source[0] & service.netmask_high, source[1] & service.netmask_low
+def _masked(client, service):
+    """Return a client's address as far as the service tells clients apart."""
+    return client[0] & service.netmask_high, client[1] & service.netmask_low
 
 
 @compiled
@@ -271,7 +270,7 @@ def _follows_template(tables, frame, service, now_ms):
 @compiled
 def _find_template(tables, frame, service):
     protocol, port = _template_protocol(frame, service), _template_port(frame, service)
-    client, virtual = _masked_client(frame, service), _template_address(frame, service)
+    client, virtual = _masked(source_of(frame), service), _template_address(frame, service)
     kind = connections.kind_of(frame)
     if service.engine:
         return connections.find_keyed_template(
@@ -302,7 +301,7 @@ def _open_with_template(tables, frame, service, server_row, now_ms):
         return
     template = tables.connections[row]
     port = _template_port(frame, service)
-    client, virtual = _masked_client(frame, service), _template_address(frame, service)
+    client, virtual = _masked(source_of(frame), service), _template_address(frame, service)
     connections.set_ends(tables, row, client, virtual, connections.kind_of(frame))
     template.virtual_port = port
     template.server_port = tables.servers[server_row].port if port else 0
@@ -363,8 +362,8 @@ def start_from_server(tables, frame, server_row, now_ms):
     template_row = NONE
     if service.service_flags & PERSISTENT:
         template_row = _template_from_server(tables, frame, service, server_row, now_ms)
-    lacks_template = template_row == NONE and service.service_flags & PERSISTENT != 0
-    row = NONE if lacks_template else connections.allocate(tables)
+    has_room = template_row != NONE or service.service_flags & PERSISTENT == 0
+    row = connections.allocate(tables) if has_room else NONE
     if row == NONE:
         _drop(frame, Reason.TABLE_FULL)
         return NONE
@@ -393,8 +392,7 @@ def start_from_server(tables, frame, server_row, now_ms):
 @compiled
 def _template_from_server(tables, frame, service, server_row, now_ms):
     """Return the template that such a packet belongs to, if need be a new one, or ``NONE``."""
-    client = destination_of(frame)
-    client = client[0] & service.netmask_high, client[1] & service.netmask_low
+    client = _masked(destination_of(frame), service)
     virtual, port = address_of(service), int64(service.port)
     kind = connections.kind_of(frame)
     found = connections.find_keyed_template(

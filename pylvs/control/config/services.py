@@ -120,8 +120,6 @@ class _Reader:
             flags |= ONE_PACKET
             if not key.mark and key.protocol != PROTOCOLS["udp"]:
                 self.note(f"{place}.one_packet", "is for UDP and marks only")
-        if document.engine and not document.persistent:
-            self.note(f"{place}.engine", "is for persistent services only")
         return Terms(document.scheduler, flags, document.persistent, netmask, document.engine)
 
     def _server(self, document: schema.Server, service: ServiceKey, place: str) -> Server | None:

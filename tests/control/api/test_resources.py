@@ -131,6 +131,13 @@ def test_what_is_wrong_is_named_and_changes_nothing(spoken, where, body, told):
     assert (spoken("GET", "/table"), spoken("GET", "/settings")) == before
 
 
+def test_what_ipvsadm_may_state_is_a_document_that_may_be_given_back(spoken):
+    spoken.world.rule("-A -u 192.0.2.77:5060 -s rr --pe sip")
+    told = spoken("GET", "/table")
+    assert "sip" in [one["engine"] for one in told["services"] if "engine" in one]
+    assert spoken("PUT", "/table", told)["changes"] == []
+
+
 def test_connections_are_filtered_and_paged(spoken):
     for port in range(5):
         spoken.world.send(tcp_frame(CLIENT, VIP, 40_000 + port, 80))
