@@ -21,7 +21,7 @@ from pylvs.control import listing, settings
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm import proc
 from pylvs.control.ipvsadm.executor import Executor
-from pylvs.control.manager import Manager, Route, local_route
+from pylvs.control.manager import Heard, Manager, Route, local_route
 from pylvs.control.model import MarkRule
 from pylvs.control.replay import SEED
 from pylvs.drivers.base import Port
@@ -29,7 +29,7 @@ from pylvs.drivers.loopback import Loopback
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
-from pylvs.tables.layouts import LOCAL_ADDRESS, Limits
+from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS, Limits
 from pylvs.wire.text import address_of, joined
 
 MACS: Final = (0x02_00_00_00_01_FE, 0x02_00_00_00_02_FE)
@@ -76,7 +76,7 @@ class Guest:
         self.director = Director(_LIMITS, memory=memory, seed=SEED)
         self.driver.attach(_Memory(self.director), OWN_MEMORY)
         self.manager = Manager(self.director)
-        self.manager.adopts_vips = False
+        self.manager.own.adopts_vips = False
         self.manager.clock = lambda: self.now_ms
         self.now_ms = self._estimated_ms = _START_MS
         state = self.director.tables.director[0]
@@ -131,12 +131,11 @@ class Guest:
         return sent
 
     def _resolve(self) -> bool:
-        neighbours = self.director.tables.neighbours
-        asked = [row for row in neighbours[neighbours["used"] == 1] if row["state"] == 1]
-        for row in asked:
-            address = joined(row["address_high"], row["address_low"])
-            mac = ROUTER[1] if row["port"] == 0 else _SERVER_MAC | (address & 0xFF)
-            self.manager.learn(int(row["port"]), address, mac)
+        asked = self.manager.next_hops(ASKED)
+        self.manager.hear(
+            Heard(port, address, _SERVER_MAC | (address & 0xFF) if port else ROUTER[1])
+            for port, address in asked
+        )
         return bool(asked)
 
     def is_own(self, address: bytes) -> bool:

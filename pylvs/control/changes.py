@@ -9,10 +9,9 @@ meanwhile, and should the director refuse half-way, what was done is undone.
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from pylvs.control.listing import Call, at_once
+from pylvs.control.manager import Call, Manager, at_once
 from pylvs.control.model import (
     KERNEL_REFUSED,
     Command,
@@ -24,11 +23,8 @@ from pylvs.control.model import (
 )
 from pylvs.errors import HostError, PylvsError, RuleError, UsageError
 
-if TYPE_CHECKING:
-    from pylvs.control.manager import Manager
-
 TOGETHER: Final = 1_024  # commands that are guarded at a time
-_A_BREATH: Final = 32  # commands carried out between two breaths
+_A_BREATH: Final = 256  # commands carried out between two breaths
 
 Edit = Callable[[Service | None], Service | None]
 """Makes of a service, or of none, another, or none."""
@@ -45,23 +41,24 @@ class UnclaimedError(HostError):
 class Guard:
     """What is to be done around changes; this one does nothing."""
 
-    def before(self, commands: Sequence[Command]) -> None:
-        """Prepare for what the commands will add; raises HostError, and then nothing is changed."""
+    def before(self, commands: Sequence[Command]) -> int:
+        """Prepare for what the commands will add; raises HostError, and then nothing is changed.
 
-    def after(self) -> str:
+        Returns what ``after`` is to be told.
+        """
+        return 0
+
+    def after(self, prepared: int) -> str:
         """Follow what has changed; return what went wrong, a line, or an empty text."""
         return ""
 
 
 class Changer:
-    """Carries commands out: the only one who changes a running director's table.
-
-    Who holds its lock may therefore read the stated table without asking the engine.
-    """
+    """Carries commands out: the only one who changes a running director's table."""
 
     def __init__(
         self,
-        manager: "Manager",
+        manager: Manager,
         call: Call = at_once,
         guard: Guard = Guard(),
         tell: Callable[[Sequence[Command]], None] = lambda _: None,
@@ -79,7 +76,7 @@ class Changer:
             self._manager.preload(command.terms)
         with self.alone:
             try:
-                self._guard.before(commands)
+                prepared = self._guard.before(commands)
             except HostError as error:
                 return KERNEL_REFUSED, f"{error}\n"
             refusals: list[RuleError | None] = []
@@ -87,7 +84,7 @@ class Changer:
                 for clears, some in itertools.groupby(commands, lambda one: one.verb == "C"):
                     refusals += self._clear() if clears else self._apply(list(some))
             finally:
-                trouble = self._guard.after()
+                trouble = self._guard.after(prepared)
         status = refusals[-1].status if refusals[-1] else 0
         told = "".join(f"{refusal}\n" for refusal in refusals if refusal)
         return (status or KERNEL_REFUSED, told + trouble) if trouble else (status, told)
@@ -131,10 +128,8 @@ class Changer:
         timeouts = self._manager.table.timeouts
         if self._manager.lacks_room_for(commands):
             commands = _room_first(commands)
-        trouble = ""
         try:
-            for at in range(0, len(commands), TOGETHER):
-                trouble += self._guarded(commands[at : at + TOGETHER])
+            trouble = self._guarded(commands)
         except PylvsError as error:
             touched = {one.service for one in commands if one.service} | set(before)
             self._undo(touched, before, timeouts)
@@ -153,54 +148,40 @@ class Changer:
         if trouble:
             raise HostError(f"a change was undone, but the host did not follow: {trouble.strip()}")
 
-    def _guarded(self, commands: list[Command]) -> str:
+    def _guarded(self, commands: Sequence[Command]) -> str:
         """Carry out commands up to a refusal, and raise that; return what the guard has to tell."""
-        self._guard.before(commands)
-        try:
-            refusals = self._apply(commands, stops=True)
-        finally:
-            trouble = self._guard.after()
-        if refusals and refusals[-1]:
-            raise UsageError(str(refusals[-1]))
+        trouble = ""
+        for at in range(0, len(commands), TOGETHER):
+            some = commands[at : at + TOGETHER]
+            prepared = self._guard.before(some)
+            try:
+                refusals = self._apply(some, stops=True)
+            finally:
+                trouble += self._guard.after(prepared)
+            for refusal in filter(None, refusals):
+                raise UsageError(str(refusal))
         return trouble
 
     def _clear(self) -> list[RuleError | None]:
-        while self._call(lambda: self._manager.clear(_A_BREATH)):
+        while self._manager.clear(_A_BREATH, self._call):
             pass
         self._tell([Command("C")])
         return [None]
 
     def _apply(self, commands: Sequence[Command], stops: bool = False) -> list[RuleError | None]:
-        """Carry changes out, a few in each breath; return the director's refusals.
+        """Carry changes out, some in each breath; return the director's refusals.
 
-        It may stop at the first.
+        It may stop after the breath of the first.
         """
         refusals: list[RuleError | None] = []
         for at in range(0, len(commands), _A_BREATH):
             some = commands[at : at + _A_BREATH]
-            refused = self._call(partial(self._apply_some, some, stops))
-            self._tell([one for one, why in zip(some, refused, strict=False) if why is None])
+            refused = self._manager.apply_all(some, self._call)
+            self._tell([one for one, why in zip(some, refused, strict=True) if why is None])
             refusals += refused
-            if stops and refused[-1]:
+            if stops and any(refused):
                 break
         return refusals
-
-    def _apply_some(self, commands: Sequence[Command], stops: bool) -> list[RuleError | None]:
-        refusals: list[RuleError | None] = []
-        for command in commands:
-            refusals.append(self._refusal(command))
-            if stops and refusals[-1]:
-                break
-        return refusals
-
-    def _refusal(self, command: Command) -> RuleError | None:
-        try:
-            self._manager.apply(command)
-        except RuleError as error:
-            return error
-        except UsageError as error:
-            return RuleError(str(error), KERNEL_REFUSED)
-        return None
 
 
 def _room_first(commands: Sequence[Command]) -> list[Command]:

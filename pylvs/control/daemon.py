@@ -123,7 +123,7 @@ class Daemon:
         self.manager.clock = linux.monotonic_ms
         self.manager.set_mark_rules(self.stated.marks)
         self._prepare()
-        self.manager.apply_all(difference({}, self.stated.services))
+        self.manager.apply(*difference({}, self.stated.services))
         self.manager.apply(Command("set", timeouts=self.stated.timeouts))
         self.engine = Engine(self.director, self.driver, reservation)
         self._describe_ports()
@@ -148,7 +148,6 @@ class Daemon:
             with self.claiming:
                 self.claim()
         self.driver.attach(reservation, begin)
-        self.manager.asks_ahead = True
         events = Events()
         self.changer = Changer(self.manager, self.engine.call, Keeper(self), events.tell)
         call, changer = self.engine.call, self.changer
@@ -209,8 +208,8 @@ class Daemon:
                 routes.append(Route(dip, prefix, 0, dip, 0, mtu, family=family))
             if gateway or not (dip and self.place.tap):
                 routes.append(Route(0, 0, gateway, dip, 0, mtu, family=family))
-        self.manager.stations = frozenset(stated.dips)
-        self.manager.set_local(frozenset())
+        self.manager.own.stations = frozenset(stated.dips)
+        self.manager.own.set_local(frozenset())
         self.manager.set_routes(routes)
 
     def _override_source(self) -> None:
@@ -223,14 +222,14 @@ class Daemon:
         assert self.claims is not None
         assert self.network is not None
         devices = [self.driver.ports[row].name for row in self.network.present()]
-        services = self.engine.call(self.manager.copy_services)
-        self.claims.replace(devices, services, self.manager.local, self.stated.marks)
+        services = self.manager.copy_services()
+        self.claims.replace(devices, services, self.manager.own.local, self.stated.marks)
         self.join_groups()
 
     def join_groups(self) -> None:
         """Hear who asks for the IPv6 VIPs, whatever multicast filter there is on the way."""
         if self.network is not None:
-            addresses = self.engine.call(self.manager.own_addresses)
+            addresses = self.engine.call(self.manager.own.addresses)
             self.groups.follow(self.network.interfaces(), addresses)
 
     def _interface_lost(self, port: int) -> None:
@@ -275,7 +274,7 @@ class Daemon:
         if self.hosted:
             return
         keys = self.manager.table.services
-        vips = {key.address for key in keys if not key.mark} - self.manager.local
+        vips = {key.address for key in keys if not key.mark} - self.manager.own.local
         for port in self.driver.ports:
             found = conflict.find_conflict(port, vips)
             if found:
@@ -289,7 +288,7 @@ class Daemon:
         """Yield every real server with the way that leads to it."""
         tables = self.director.tables
         for service in self.manager.table.services.values():
-            for row in self.manager.server_rows(service):
+            for row in self.manager.server_rows(service.key):
                 server = tables.servers[row]
                 interface, mac = "", ""
                 if server["path"] != NONE:

@@ -6,8 +6,8 @@ Claimed first, because the host would answer a SYN to a new VIP with a reset, or
 server's reply as it came.
 """
 
+import itertools
 import logging
-import threading
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,11 +29,12 @@ class Keeper(Guard):
 
     def __init__(self, daemon: "Daemon") -> None:
         self._daemon = daemon
+        self._numbers = itertools.count()
         self._stale = False  # the host's tables are not what they should be
 
-    def before(self, commands: Sequence[Command]) -> None:
-        """Claim what the commands may add, in the name of this thread."""
-        local = self._daemon.manager.local
+    def before(self, commands: Sequence[Command]) -> int:
+        """Claim what the commands may add, in the name of a number, and return that."""
+        local = self._daemon.manager.own.local
         claimed: set[claims.Claim] = set()
         for command in commands:
             if command.service is None:
@@ -43,19 +44,21 @@ class Keeper(Guard):
             elif command.server is not None and command.verb in "ae":
                 claimed.update(claims.senders_of(command.service, [command.server]))
         with self._daemon.claiming:
-            self._claim([(threading.get_ident(), frozenset(claimed))])
+            number = next(self._numbers)
+            self._claim([(number, frozenset(claimed))])
+        return number
 
-    def after(self) -> str:
+    def after(self, prepared: int) -> str:
         """Claim what is there now, and no more."""
         daemon = self._daemon
         try:
             with daemon.claiming:
                 changed = daemon.manager.take_changed()
-                local = daemon.manager.local
+                local = daemon.manager.own.local
                 changes: list[_Change] = [
                     (key, claims.claims_of(service, local)) for key, service in changed
                 ]
-                changes.append((threading.get_ident(), frozenset()))
+                changes.append((prepared, frozenset()))
                 # Marks are rules of their own, not elements.
                 self._stale |= any(key.mark for key, _ in changed)
                 self._claim(changes)
@@ -64,7 +67,7 @@ class Keeper(Guard):
         except HostError as error:
             log.error("%s", error)
             return f"{error}\n"
-        if daemon.manager.has_unannounced():
+        if daemon.manager.own.has_unannounced():
             daemon.engine.announce()
         return ""
 

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pylvs.control.manager import Manager
+from pylvs.control.manager import Call, Manager, at_once
 from pylvs.control.model import ServerKey, ServiceKey, Terms
 from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import (
@@ -18,14 +18,6 @@ from pylvs.tables.layouts import (
 )
 from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
 from pylvs.wire.text import joined
-
-Call = Callable[[Callable[[], Any]], Any]
-"""Runs a function where the manager may be used, and returns its result: ``Engine.call``."""
-
-
-def at_once(function: Callable[[], Any]) -> Any:
-    """Run a function where nothing else goes on meanwhile."""
-    return function()
 
 
 class Counters(NamedTuple):
@@ -140,9 +132,8 @@ def _take(manager: Manager, counted: bool) -> _Snapshot:
     services = tables.services[: int(state["services_seen"])]
     servers = tables.servers[: int(state["servers_seen"])]
     fields = list(Counters._fields)
-    stated = manager.table.services.values()
     return _Snapshot(
-        [(one.key, one.terms, manager.service_row(one.key)) for one in stated],
+        [(service.key, service.terms, row) for service, row in manager.stated()],
         services["head"].copy(),
         servers[_SERVER_FIELDS].copy(),
         (services[fields].copy(), estimator.services(len(services))) if counted else (),

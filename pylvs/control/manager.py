@@ -4,29 +4,61 @@
 routes, ports and own addresses, which the network side finds out.
 """
 
-import bisect
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-
 from pylvs.control.estimator import Estimator
-from pylvs.control.model import Command, MarkRule, ServerKey, Service, ServiceKey, Table, Terms
+from pylvs.control.model import (
+    KERNEL_REFUSED,
+    Command,
+    MarkRule,
+    ServerKey,
+    Service,
+    ServiceKey,
+    Table,
+    Terms,
+)
+from pylvs.control.network.own import OwnAddresses
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
 from pylvs.plugins import Plugins
 from pylvs.tables import states
-from pylvs.tables.layouts import FAILED, LOCAL_ADDRESS, UNICAST, UNKNOWN
+from pylvs.tables.layouts import KNOWN, LOCAL_ADDRESS, UNICAST
 from pylvs.wire.text import family_of, halves, joined, mask_of
 
 log = logging.getLogger("pylvs")
 
 _ROWS_AT_ONCE: Final = 16_384
+_EVERYTHING: Final = ServiceKey(0, 0, 0)
+_NO_TERMS: tuple[int, ...] = (0,) * 6
+_NO_SERVER: tuple[int, ...] = (0,) * 10
+_KINDS: Final = {
+    "A": mailbox.ADD_SERVICE,
+    "E": mailbox.EDIT_SERVICE,
+    "D": mailbox.REMOVE_SERVICE,
+    "a": mailbox.ADD_SERVER,
+    "e": mailbox.EDIT_SERVER,
+    "d": mailbox.REMOVE_SERVER,
+    "Z": mailbox.ZERO,
+}
+_REFUSED: Final = {
+    mailbox.FULL: "Memory allocation problem",
+    mailbox.ABSENT: "Service not defined",  # the director had no room for it just before
+}
+
+
+Call = Callable[[Callable[[], Any]], Any]
+"""Runs a function between two breaths, and returns its result: ``Engine.call``."""
+
+
+def at_once(function: Callable[[], Any]) -> Any:
+    """Run a function where no engine breathes."""
+    return function()
 
 
 class Route(NamedTuple):
@@ -42,6 +74,14 @@ class Route(NamedTuple):
     metric: int = 0
     mark: int = 0
     family: int = 4
+
+
+class Heard(NamedTuple):
+    """How a next hop stands: its MAC, or 0 if it does not answer."""
+
+    port: int
+    address: int
+    mac: int
 
 
 def local_route(address: int, mark: int = 0) -> Route:
@@ -77,51 +117,155 @@ def _copy(service: Service) -> Service:
 
 
 class Manager:
-    """The only caller of the mailbox.  Not thread-safe; used between breaths."""
+    """The only caller of the mailbox.
+
+    The model belongs to whoever changes it, one thread at a time (``changes.Changer``); everything
+    else here is used between breaths.
+    """
 
     def __init__(self, director: Director) -> None:
         self.director = director
         self.table = Table()
-        self.local: frozenset[int] = frozenset()
-        self.stations: frozenset[int] = frozenset()
-        """Addresses of the director's own beside the VIPs: a TAP device's DIP."""
-        self.adopts_vips = True
-        """Whether a service's address is the director's; if not, only routes make it so."""
+        self.own = OwnAddresses(director)
         self.clock: Callable[[], int] = lambda: 0
         """The engine's clock, in milliseconds: removed servers are forgotten by it."""
         self.estimator = Estimator(director.tables)
-        self.asks_ahead = False
-        """Whether a new server's next hop is asked for before the first packet needs it."""
         self._rows: dict[ServiceKey, int] = {}
-        self._vips: Counter[int] = Counter()
         self._changed: set[ServiceKey] = set()
 
-    def apply(self, command: Command) -> None:
-        """Carry out one command in the model and in the director; raises RuleError."""
+    def apply(self, *commands: Command) -> None:
+        """Carry out commands in the model and in the director; raises the first RuleError."""
+        for refusal in filter(None, self.apply_all(commands)):
+            raise refusal
+
+    def apply_all(
+        self, commands: Iterable[Command], call: Call = at_once
+    ) -> list[RuleError | None]:
+        """Carry out commands in order, and return why each was refused, or ``None``.
+
+        The model goes ahead, and the director follows by one ``call`` for many.  What the director
+        refuses the model takes back; nothing that depends on that is in the same call.
+        """
+        refusals: list[RuleError | None] = []
+        accepted: list[tuple[int, Command]] = []
+        touched: set[tuple[ServiceKey | None, ServerKey | None]] = set()
+        for place, command in enumerate(commands):
+            subject = (command.service, command.server.key if command.server else None)
+            if subject in touched or command.verb == "C":
+                self._follow(accepted, refusals, call)
+                accepted, touched = [], set()
+            touched.add(subject)
+            try:
+                if command.verb == "C":
+                    self.clear(len(self.table.services), call)
+                else:
+                    self._accept(command)
+                    accepted.append((place, command))
+            except RuleError as refusal:
+                refusals.append(refusal)
+            except UsageError as error:
+                refusals.append(RuleError(str(error), KERNEL_REFUSED))
+            else:
+                refusals.append(None)
+        self._follow(accepted, refusals, call)
+        return refusals
+
+    def _accept(self, command: Command) -> None:
+        """Carry out a command in the model; raises RuleError, UsageError."""
         if command.verb in "AE":
             _number(self.director.schedulers, command.terms.scheduler)
             _number(self.director.engines, command.terms.engine)
-        if command.verb == "C":
-            self.clear(len(self.table.services))
-            return
         self.table.apply(command)
         if command.service is not None:
             self._changed.add(command.service)
+
+    def _follow(
+        self,
+        accepted: Sequence[tuple[int, Command]],
+        refusals: list[RuleError | None],
+        call: Call,
+    ) -> None:
+        """Carry out in the director what the model has accepted; note what it refuses."""
+        if not accepted:
+            return
+        told = [(place, command) for place, command in accepted if command.verb in _KINDS]
+        batch = mailbox.batch_of([self._order(command) for _, command in told])
+
+        def carry_out() -> None:
+            for _, command in accepted:
+                self._prepare(command)
+            results = mailbox.carry_out_all(self.director.tables, batch)
+            for (place, command), result in zip(told, results, strict=True):
+                if result < 0:
+                    self._take_back(command)
+                    refusals[place] = RuleError(_REFUSED[result], KERNEL_REFUSED)
+                else:
+                    self._settle(command, result)
+
+        call(carry_out)
+
+    def _prepare(self, command: Command) -> None:
+        """Do what is no command of the mailbox's."""
         if command.verb == "set":
             states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
-        elif command.verb in "AED":
-            self._apply_service(command)
-        elif command.verb == "Z":
-            self._post(mailbox.ZERO, command.service or ServiceKey(0, 0, 0))
-            if command.service is None:
-                self.estimator.zero()
-        else:
-            self._apply_server(command)
+        elif command.service is None:
+            return
+        elif command.verb == "A":
+            self.own.adopt(command.service)
+        elif command.verb == "D":
+            self.own.forsake(command.service)
 
-    def clear(self, limit: int) -> bool:
+    def _order(self, command: Command) -> tuple[int, ...]:
+        """Return what tells the director of a command."""
+        key, server, terms = command.service or _EVERYTHING, command.server, command.terms
+        # In COMMAND's order: as keywords they take four times as long.
+        of_terms, of_server = _NO_TERMS, _NO_SERVER
+        if server is not None:
+            address, port = server.key
+            of_server = (*halves(address), port, *server[1:])
+        elif command.verb in "AE":
+            mask = mask_of(terms.netmask, 6) if key.family == 6 else terms.netmask
+            of_terms = (
+                _number(self.director.schedulers, terms.scheduler),
+                terms.flags,
+                terms.persistent * 1_000,
+                _number(self.director.engines, terms.engine),
+                *halves(mask),
+            )
+        service = (key.family, key.protocol, *halves(key.address), key.port, key.mark)
+        return (_KINDS[command.verb], *service, *of_terms, *of_server, 0, self.clock(), 0)
+
+    def _take_back(self, command: Command) -> None:
+        """Have the model forget what the director refused to add."""
+        services, key, server = self.table.services, command.service, command.server
+        assert key is not None
+        if command.verb == "A":
+            del services[key]
+            self.own.forsake(key)
+        elif command.verb == "a" and server is not None and key in services:
+            del services[key].servers[server.key]
+
+    def _settle(self, command: Command, row: int) -> None:
+        """Follow what the director has done."""
+        key = command.service
+        if command.verb == "Z":
+            if key is None:
+                self.estimator.zero()
+            return
+        assert key is not None
+        if command.verb in "AE":
+            self._rows[key] = row
+        elif command.verb == "D":
+            del self._rows[key]
+            self.director.schedulers.forget(row)
+            self.director.engines.forget(row)
+        else:
+            self.director.tell_plugin(self.service_row(key))
+
+    def clear(self, limit: int, call: Call = at_once) -> bool:
         """Remove that many services; return whether any are left."""
-        for key in list(itertools.islice(self.table.services, limit)):
-            self.apply(Command("D", key))
+        some = list(itertools.islice(self.table.services, limit))
+        self.apply_all((Command("D", key) for key in some), call)
         return bool(self.table.services)
 
     def preload(self, terms: Terms) -> None:
@@ -158,13 +302,23 @@ class Manager:
         return services > limits[0] or servers > limits[1]
 
     def copy_services(self, keys: Iterable[ServiceKey] | None = None) -> dict[ServiceKey, Service]:
-        """Return the stated table, or those services of it that there are, as it is now."""
-        services = self.table.services
+        """Return the stated table, or those services of it that there are, as it is now.
+
+        It may be called by any thread: dictionaries are copied in one piece.
+        """
+        services = dict(self.table.services)
         return {
             key: _copy(services[key])
             for key in (services if keys is None else keys)
             if key in services
         }
+
+    def stated(self) -> Iterator[tuple[Service, int]]:
+        """Yield the services that the director has, with its rows, in the order they were added."""
+        for key, row in self._rows.items():
+            service = self.table.services.get(key)
+            if service is not None:  # else it is about to be removed
+                yield service, row
 
     def take_changed(self) -> list[tuple[ServiceKey, Service | None]]:
         """Return the services that were changed, ``None`` for what is gone, and forget it."""
@@ -172,102 +326,10 @@ class Manager:
         services = self.table.services
         return [(key, _copy(services[key]) if key in services else None) for key in keys]
 
-    def apply_all(self, commands: Iterable[Command]) -> None:
-        for command in commands:
-            self.apply(command)
-
-    def _post(self, kind: int, key: ServiceKey, **fields: int) -> int:
-        high, low = halves(key.address)
-        result = mailbox.carry_out(
-            self.director.tables,
-            kind=kind,
-            family=key.family,
-            protocol=key.protocol,
-            address_high=high,
-            address_low=low,
-            port=key.port,
-            mark=key.mark,
-            now_ms=self.clock(),
-            **fields,
-        )
-        if result == mailbox.FULL:
-            raise RuleError("Memory allocation problem", 255)
-        return result
-
-    def _apply_service(self, command: Command) -> None:
-        key = command.service
-        assert key is not None
-        if command.verb == "D":
-            self._remove_service(key)
-            return
-        terms = command.terms
-        kind = mailbox.ADD_SERVICE if command.verb == "A" else mailbox.EDIT_SERVICE
-        mask = mask_of(terms.netmask, 6) if key.family == 6 else terms.netmask
-        try:
-            self._rows[key] = self._post(
-                kind,
-                key,
-                scheduler=_number(self.director.schedulers, terms.scheduler),
-                service_flags=terms.flags,
-                persistent_ms=terms.persistent * 1_000,
-                engine=_number(self.director.engines, terms.engine),
-                netmask_high=halves(mask)[0],
-                netmask_low=halves(mask)[1],
-            )
-        except RuleError:
-            if command.verb == "A":
-                del self.table.services[key]
-            raise
-        if command.verb == "A":
-            try:
-                self._adopt(key)
-            except RuleError:
-                self.table.apply(Command("D", key))
-                self._remove_service(key)
-                raise
-
-    def _remove_service(self, key: ServiceKey) -> None:
-        self._post(mailbox.REMOVE_SERVICE, key)
-        row = self._rows.pop(key)
-        self.director.schedulers.forget(row)
-        self.director.engines.forget(row)
-        self._forsake(key)
-
-    def _apply_server(self, command: Command) -> None:
-        assert command.server is not None
-        assert command.service is not None
-        kinds = {"a": mailbox.ADD_SERVER, "e": mailbox.EDIT_SERVER, "d": mailbox.REMOVE_SERVER}
-        server = command.server
-        high, low = halves(server.key.address)
-        try:
-            row = self._post(
-                kinds[command.verb],
-                command.service,
-                server_high=high,
-                server_low=low,
-                server_port=server.key.port,
-                forwarding=server.method,
-                weight=server.weight,
-                upper=server.upper,
-                lower=server.lower,
-                tunnel_type=server.tunnel_type,
-                tunnel_port=server.tunnel_port,
-                tunnel_flags=server.tunnel_flags,
-            )
-        except RuleError:
-            if command.verb == "a":
-                del self.table.services[command.service].servers[server.key]
-            raise
-        if command.verb == "a" and self.asks_ahead:
-            self._want(row)
-        self.director.tell_plugin(self.service_row(command.service))
-
     def server_row(self, key: ServiceKey, server: ServerKey) -> int:
         """Return the director's row of a server, or ``NONE``."""
-        if key not in self.table.services:
-            return NONE
         tables = self.director.tables
-        for row in self.server_rows(self.table.services[key]):
+        for row in self.server_rows(key):
             entry = tables.servers[row]
             address = joined(entry["address_high"], entry["address_low"])
             if (address, entry["port"]) == server:
@@ -288,94 +350,16 @@ class Manager:
         """Return the director's row of a service, or ``NONE``."""
         return self._rows.get(key, NONE)
 
-    def server_rows(self, service: Service) -> list[int]:
-        """Return the director's rows of the service's servers, the newest first."""
+    def server_rows(self, key: ServiceKey) -> list[int]:
+        """Return the director's rows of a service's servers, the newest first."""
         tables = self.director.tables
         rows = []
-        row = int(tables.services[self.service_row(service.key)]["head"])
+        service_row = self.service_row(key)
+        row = NONE if service_row == NONE else int(tables.services[service_row]["head"])
         while row != NONE:
             rows.append(row)
             row = int(tables.servers[row]["next"])
         return rows
-
-    def set_local(self, addresses: frozenset[int]) -> None:
-        """Say which addresses are the host's: it answers ARP and pings for a VIP among them."""
-        self.local = addresses
-        self._vips = Counter(key.address for key in self.table.services if not key.mark)
-        tables = self.director.tables
-        tables.director[0]["own_count"] = 0
-        announced = tables.own[tables.own["announced"] == 1]
-        known = {joined(own["address_high"], own["address_low"]) for own in announced}
-        for address in sorted((set(self._vips) if self.adopts_vips else set()) | self.stations):
-            self._add_own(address, announced=address in known)
-
-    def _add_own(self, address: int, announced: bool = False) -> None:
-        """Put an address among the director's own, which are sorted."""
-        tables = self.director.tables
-        count = int(tables.director[0]["own_count"])
-        row, found = self._own_row(address)
-        if found:
-            return
-        if count == len(tables.own):
-            raise RuleError("Memory allocation problem", 255)
-        tables.own[row + 1 : count + 1] = tables.own[row:count].copy()
-        entry = tables.own[row]
-        _put(entry, "address", address)
-        entry["announced"] = announced
-        entry["answers_arp"] = entry["answers_ping"] = address not in self.local
-        tables.director[0]["own_count"] = count + 1
-
-    def _own_row(self, address: int) -> tuple[int, bool]:
-        """Return where an own address stands or belongs, and whether it is there."""
-        tables = self.director.tables
-        count = int(tables.director[0]["own_count"])
-        pair = halves(address)
-
-        def pair_of(row: int) -> tuple[int, int]:
-            own = tables.own[row]
-            return int(own["address_high"]), int(own["address_low"])
-
-        row = bisect.bisect_left(range(count), pair, key=pair_of)
-        return row, row < count and pair_of(row) == pair
-
-    def own_addresses(self) -> list[int]:
-        """Return the addresses that the director answers for itself."""
-        tables = self.director.tables
-        own = tables.own[: int(tables.director[0]["own_count"])]
-        own = own[own["answers_arp"] == 1]
-        return [joined(one["address_high"], one["address_low"]) for one in own]
-
-    def has_unannounced(self) -> bool:
-        """Whether some own address still has to be announced."""
-        tables = self.director.tables
-        own = tables.own[: int(tables.director[0]["own_count"])]
-        return bool(((own["announced"] == 0) & (own["answers_arp"] == 1)).any())
-
-    def _adopt(self, key: ServiceKey) -> None:
-        """A service's address becomes the director's own."""
-        if not key.mark:
-            self._vips[key.address] += 1
-            if self.adopts_vips:
-                self._add_own(key.address)
-
-    def _forsake(self, key: ServiceKey) -> None:
-        """A service is gone, and with the last one of an address that address."""
-        if key.mark:
-            return
-        self._vips[key.address] -= 1
-        if self._vips[key.address]:
-            return
-        del self._vips[key.address]
-        if not self.adopts_vips or key.address in self.stations:
-            return
-        tables = self.director.tables
-        count = int(tables.director[0]["own_count"])
-        row, found = self._own_row(key.address)
-        if not found:
-            return  # there was no room for it
-        tables.own[row : count - 1] = tables.own[row + 1 : count].copy()
-        tables.own[count - 1]["announced"] = 0
-        tables.director[0]["own_count"] = count - 1
 
     def set_routes(self, routes: Sequence[Route]) -> None:
         """Replace the routing table."""
@@ -437,41 +421,37 @@ class Manager:
         tables.director[0]["mark_rule_count"] = len(rules)
 
     def want_servers(self) -> None:
-        """Have every real server's next hop resolved before the first packet needs it."""
+        """Have next hops resolved before the first packet needs them; those of new servers too."""
         tables = self.director.tables
-        for row in np.flatnonzero(tables.servers["used"]):
-            self._want(int(row))
+        tables.director[0]["asks_ahead"] = 1
+        mailbox.carry_out(tables, kind=mailbox.WANT_SERVERS, now_ms=self.clock())
 
-    def _want(self, server_row: int) -> None:
+    def next_hops(self, state: int) -> list[tuple[int, int]]:
+        """Return port and address of the next hops of a state that the host resolves.
+
+        Of those that are known only servers': the others are found again when they are needed.
+        """
         tables = self.director.tables
-        row = int(tables.servers[server_row]["neighbour"])
-        if row != NONE and tables.neighbours["state"][row] in (UNKNOWN, FAILED):
-            neighbour = tables.neighbours[row]
-            port = int(neighbour["port"])
-            address = joined(neighbour["address_high"], neighbour["address_low"])
-            self._tell_neighbour(mailbox.WANT_NEIGHBOUR, port, address)
+        rows = tables.neighbours[: int(tables.director[0]["neighbour_count"])]
+        chosen = (rows["used"] == 1) & (rows["state"] == state)
+        if state == KNOWN:
+            chosen &= rows["pinned"] > 0
+        ports = tables.ports[rows["port"]]
+        rows = rows[chosen & (ports["own_arp"] == 0) & (ports["raw_ip"] == 0)]
+        fields = (rows[name].tolist() for name in ("port", "address_high", "address_low"))
+        return [(port, joined(high, low)) for port, high, low in zip(*fields, strict=True)]
 
-    def _tell_neighbour(self, kind: int, port: int, address: int, mac: int = 0) -> None:
-        tables = self.director.tables
-        high, low = halves(address)
-        mailbox.carry_out(
-            tables,
-            kind=kind,
-            port=port,
-            address_high=high,
-            address_low=low,
-            mac=mac,
-            now_ms=self.clock(),
-        )
-
-    def learn(self, port: int, address: int, mac: int) -> None:
-        """A next hop's MAC is known."""
-        self._tell_neighbour(mailbox.LEARN_NEIGHBOUR, port, address, mac)
+    def hear(self, news: Iterable[Heard]) -> None:
+        """Next hops answer, or do not."""
+        orders = []
+        for port, address, mac in news:
+            kind = mailbox.LEARN_NEIGHBOUR if mac else mailbox.FAIL_NEIGHBOUR
+            high, low = halves(address)
+            orders.append(
+                mailbox.order(kind=kind, port=port, address_high=high, address_low=low, mac=mac)
+            )
+        mailbox.carry_out_all(self.director.tables, mailbox.batch_of(orders))
 
     def fail_all(self, port: int) -> None:
         """No next hop can be reached by this port any more."""
         mailbox.carry_out(self.director.tables, kind=mailbox.FAIL_PORT, port=port)
-
-    def fail(self, port: int, address: int) -> None:
-        """A next hop does not answer."""
-        self._tell_neighbour(mailbox.FAIL_NEIGHBOUR, port, address)

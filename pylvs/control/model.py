@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pylvs.errors import RuleError
@@ -87,8 +87,7 @@ class MarkRule(NamedTuple):
     family: int = 4
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(NamedTuple):
     """A real server."""
 
     key: ServerKey
@@ -101,8 +100,7 @@ class Server:
     tunnel_flags: int = 0
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """How a virtual service treats its clients: everything about it but its key and servers."""
 
     scheduler: str = DEFAULT_SCHEDULER
@@ -112,17 +110,19 @@ class Terms:
     engine: str = ""
 
 
+_ANY_TERMS: Final = Terms()
+
+
 @dataclass
 class Service:
     """A virtual service; ``servers`` in the order they were added."""
 
     key: ServiceKey
-    terms: Terms = Terms()
+    terms: Terms = _ANY_TERMS
     servers: dict[ServerKey, Server] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One line of ipvsadm; ``verb`` is one of A E D C a e d L Z S R set start stop help version."""
 
     verb: str
@@ -204,7 +204,7 @@ class Table:
         elif not known:
             raise RuleError("No such destination", KERNEL_REFUSED)
         else:
-            service.servers[server.key] = replace(server)
+            service.servers[server.key] = server
 
 
 Services = Mapping[ServiceKey, Service]

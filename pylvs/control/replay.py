@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from pylvs.control import listing
-from pylvs.control.manager import Manager, Route, local_route
+from pylvs.control.manager import Heard, Manager, Route, local_route
 from pylvs.control.model import Command
 from pylvs.drivers import linux, pcap
 from pylvs.drivers.base import SLOT_SIZE, Port
@@ -17,7 +17,7 @@ from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM
 from pylvs.tables.layouts import ASKED, Limits
-from pylvs.wire.text import family_of, is_ipv6, joined
+from pylvs.wire.text import family_of, is_ipv6
 
 SEED: Final = (
     *(0x1E37_79B9_7F4A_7C15, 0x42B2_AE3D_27D4_EB2F),
@@ -91,7 +91,7 @@ class Replay:
         # Who is told its interfaces can play the host around them, too.
         self.director.tables.director[0]["hosted"] = any(host.prefix for host in hosts)
         self._describe(hosts, mtu)
-        self.manager.apply_all(commands)
+        self.manager.apply(*commands)
 
     def _describe(self, hosts: list[Host], mtu: int) -> None:
         for row, host in enumerate(hosts):
@@ -109,7 +109,7 @@ class Replay:
             routes.append(Route(0, 0, 0, source, 0, mtu, metric=1, family=family))
         local = frozenset(host.address for host in hosts if host.prefix)
         routes += [local_route(address) for address in local]
-        self.manager.set_local(local)
+        self.manager.own.set_local(local)
         self.manager.set_routes(routes)
 
     def run(self, writer: pcap.Writer, on_progress: Callable[[int], None] = lambda _: None) -> int:
@@ -138,13 +138,12 @@ class Replay:
 
     def _resolve(self) -> bool:
         """Answer for every next hop that is asked for; return whether any was."""
-        neighbours = self.director.tables.neighbours
-        rows = [row for row in range(len(neighbours)) if neighbours[row]["state"] == ASKED]
-        for row in rows:
-            address = joined(neighbours[row]["address_high"], neighbours[row]["address_low"])
-            mac = self._macs.get(address, _MADE_UP_MAC | address & 0xFFFF_FFFF)
-            self.manager.learn(int(neighbours[row]["port"]), address, mac)
-        return bool(rows)
+        asked = self.manager.next_hops(ASKED)
+        self.manager.hear(
+            Heard(port, address, self._macs.get(address, _MADE_UP_MAC | address & 0xFFFF_FFFF))
+            for port, address in asked
+        )
+        return bool(asked)
 
     def listing(self) -> list[listing.ServiceRow]:
         return listing.read(self.manager)

@@ -4,6 +4,7 @@ Control fills a COMMAND array; ``apply`` carries the commands out between two br
 row concerned, or a refusal, in ``result``.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, attributed, compiled, door
 from pylvs.tables import connections, neighbours, paths, servers, services
 from pylvs.tables.addresses import address_of
-from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
+from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNKNOWN, UNROUTED
 
 (
     ADD_SERVICE,
@@ -27,12 +28,12 @@ from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNROUTED
     ZERO,
     LEARN_NEIGHBOUR,
     FAIL_NEIGHBOUR,
-    WANT_NEIGHBOUR,
+    WANT_SERVERS,
     FAIL_PORT,
 ) = range(11)
 
 FULL: Final = -2
-UNKNOWN: Final = -3
+ABSENT: Final = -3
 
 # fmt: off
 COMMAND: Final = np.dtype([
@@ -67,7 +68,7 @@ COMMAND: Final = np.dtype([
     )
 ])
 # fmt: on
-_PLACES: Final = {name: place for place, name in enumerate(COMMAND.names or ())}
+_NAMES: Final = COMMAND.names or ()
 
 
 @door
@@ -106,7 +107,7 @@ def _apply_service(tables, command):
     else:
         row = _find_service(tables, command)
         if row == NONE:
-            command.result = UNKNOWN
+            command.result = ABSENT
             return
     command.result = row
     service = tables.services[row]
@@ -145,7 +146,7 @@ def _set_engine(tables, service, engine):
 def _apply_server(tables, command):
     service = _find_service(tables, command)
     if service == NONE:
-        command.result = UNKNOWN
+        command.result = ABSENT
         return
     address, port = (command.server_high, command.server_low), command.server_port
     if command.kind == ADD_SERVER:
@@ -157,10 +158,12 @@ def _apply_server(tables, command):
         _edit_server(tables, tables.servers[row], command)
         servers.link_sender(tables, row)
         aim(tables, row)
+        if tables.director[0].asks_ahead:
+            _want(tables, tables.servers[row], command.now_ms)
     else:
         row = servers.find(tables, service, address, port)
         if row == NONE:
-            command.result = UNKNOWN
+            command.result = ABSENT
             return
         if command.kind == EDIT_SERVER:
             moves = _moves_sender(tables.servers[row], command)
@@ -250,6 +253,11 @@ def _zero_counters(entry):
 
 @compiled
 def _apply_neighbour(tables, command):
+    if command.kind == WANT_SERVERS:
+        for row in range(tables.director[0].servers_seen):
+            if tables.servers[row].used:
+                _want(tables, tables.servers[row], command.now_ms)
+        return
     if command.kind == FAIL_PORT:
         for row in range(tables.director[0].neighbour_count):
             if tables.neighbours[row].used and tables.neighbours[row].port == command.port:
@@ -261,8 +269,6 @@ def _apply_neighbour(tables, command):
         return  # nobody has asked for it
     if command.kind == LEARN_NEIGHBOUR:
         neighbours.learn(tables, row, command.mac)
-    elif command.kind == WANT_NEIGHBOUR:
-        neighbours.want(tables, row, command.now_ms)
     else:
         neighbours.fail(tables, row)
 
@@ -285,6 +291,13 @@ def aim(tables, server_row):
     server.neighbour = paths.next_hop(tables, path, address)
     if server.neighbour != NONE:
         tables.neighbours[server.neighbour].pinned += 1
+
+
+@compiled
+def _want(tables, server, now_ms):
+    """Have a server's next hop resolved before the first packet needs it, if nobody has tried."""
+    if server.neighbour != NONE and tables.neighbours[server.neighbour].state == UNKNOWN:
+        neighbours.want(tables, server.neighbour, now_ms)
 
 
 @door
@@ -319,11 +332,24 @@ def aim_all(world):
             aim(tables, row)
 
 
+def order(**fields: int) -> list[int]:
+    """Return a command's fields in order; those that are not named are 0."""
+    return [fields.get(name, 0) for name in _NAMES]
+
+
+def batch_of(orders: Sequence[Sequence[int]]) -> Any:
+    """Return COMMAND[...] of orders, each a command's fields in order."""
+    values = np.array(orders, np.int64).reshape(len(orders), len(_NAMES))
+    return attributed(values.view(COMMAND).ravel())
+
+
+def carry_out_all(tables: Any, batch: Any) -> list[int]:
+    """Apply commands at once, return their results; for callers whose engine does not run."""
+    apply(tables.all, batch, len(batch))
+    results: list[int] = batch["result"].tolist()
+    return results
+
+
 def carry_out(tables: Any, **fields: int) -> int:
     """Apply one command at once and return its result; for callers whose engine does not run."""
-    values = np.zeros(len(_PLACES), np.int64)
-    for name, value in fields.items():
-        values[_PLACES[name]] = value
-    batch = attributed(values.view(COMMAND))
-    apply(tables.all, batch, 1)
-    return int(batch["result"][0])
+    return carry_out_all(tables, batch_of([order(**fields)]))[0]

@@ -323,6 +323,7 @@ DIRECTOR: Final = np.dtype([
     ("scratch_size", np.int64),
     ("held_begin", np.int64),      # region of memory for frames on hold
     ("wanted", np.int64),          # how often a next hop's MAC was newly wanted
+    ("asks_ahead", np.int64),      # a new server's next hop is wanted before its first packet is
     ("soliciting", np.int64),      # next hops that the director itself asks for
     ("neighbour_count", np.int64),  # rows ever used
     ("rover", np.int64),           # where to look for one to use again
@@ -336,7 +337,7 @@ DIRECTOR: Final = np.dtype([
     ("reassembly_count", np.int64),  # packets of which some fragments have come
     ("reassembled", np.int64),     # those completed in this batch
     *((f"{name}_limit", np.int64) for name in
-      ("connections", "services", "servers", "neighbours", "paths", "own")),
+      ("connections", "services", "servers", "neighbours", "paths")),
     ("keys_seen", np.int64),       # rows of KEY ever used
     ("free_key", np.int64),        # head of the list of those given back
     ("key_size", np.int64),        # of the packet's key, in ``key``
@@ -397,7 +398,6 @@ class Limits(NamedTuple):
     servers: int = 131_072
     neighbours: int = 16_384
     paths: int = 4_096
-    own: int = 16_384
 
 
 ROOM: Final = Limits(connections=1 << 24)  # a NumPy record is below 2 GB
@@ -420,7 +420,7 @@ TABLES: Final = np.dtype([
     ("neighbour_buckets", np.int32, (NEIGHBOUR_BUCKETS,)),
     ("paths", PATH, (ROOM.paths,)),
     ("exceptions", MTU_EXCEPTION, (EXCEPTION_LIMIT,)),
-    ("own", OWN_ADDRESS, (ROOM.own,)),
+    ("own", OWN_ADDRESS, (ROOM.services + 2,)),  # VIPs, and a DIP of each family
     ("held", HELD, (HELD_LIMIT,)),
     ("tokens", np.int64, (TOKEN_BUCKETS, 2)),  # thousandths of an ICMP message, since when
     ("slots", np.int32, (BLOCKS_LIMIT * SLOTS_BLOCK,)),  # of dh, sh and mh: rows in SERVER

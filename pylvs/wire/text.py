@@ -69,6 +69,8 @@ def is_unicast(address: int) -> bool:
 
 def halves(address: int) -> tuple[int, int]:
     """Return the pair that the tables hold."""
+    if address < 1 << 32:
+        return 0, address
     return _signed(address >> 64), _signed(address & (_HALF - 1))
 
 

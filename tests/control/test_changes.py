@@ -1,17 +1,20 @@
 """A whole table as a difference: what is the same is not touched, and it is all or nothing."""
 
+import itertools
+
 import pytest
 
+from pylvs.control import listing
 from pylvs.control.changes import Changer, Guard, UnclaimedError
 from pylvs.control.ipvsadm import render
-from pylvs.control.ipvsadm.rules import parse_text
+from pylvs.control.ipvsadm.rules import parse_line, parse_text
 from pylvs.control.model import Table, Timeouts, difference
-from pylvs.errors import HostError, UsageError
+from pylvs.errors import HostError, RuleError, UsageError
 from pylvs.tables.layouts import Limits
 from tests.packets import tcp_frame
 from tests.world import CLIENT, VIP, World
 
-SMALL = Limits(16, 4, 8, 64, 16, 4)
+SMALL = Limits(16, 4, 8, 64, 16)
 
 
 def table(*rules):
@@ -96,18 +99,22 @@ def test_what_can_be_told_ahead_is_told_all_at_once():
     assert world.manager.table.services == table(*OLD)
 
 
+def refuse(patch, manager, chosen):
+    """Have a manager refuse the commands that are chosen."""
+    apply_all = manager.apply_all
+
+    def carry_out(commands, call):
+        no = RuleError("no more", 255)
+        return [no if chosen(one) else apply_all([one], call)[0] for one in commands]
+
+    patch.setattr(manager, "apply_all", carry_out)
+
+
 def test_a_refusal_half_way_undoes_what_was_done(monkeypatch):
     world = World(OLD)
     world.send(tcp_frame(CLIENT, VIP, 40_000, 80))
-    apply, calls = world.manager.apply, []
-
-    def refuse_the_fourth(command):
-        calls.append(command)
-        if len(calls) == 4:
-            raise UsageError("no more")
-        apply(command)
-
-    monkeypatch.setattr(world.manager, "apply", refuse_the_fourth)
+    numbers = itertools.count(1)
+    refuse(monkeypatch, world.manager, lambda _: next(numbers) == 4)
     with pytest.raises(UsageError, match="left as it is: no more"):
         Changer(world.manager).replace(table(*NEW))
     assert world.manager.table.services == table(*OLD)
@@ -122,7 +129,7 @@ class Trouble(Guard):
         if self.when == "before":
             raise HostError("cannot claim")
 
-    def after(self):
+    def after(self, _):
         return "cannot follow\n" if self.when == "after" else ""
 
 
@@ -145,7 +152,7 @@ def test_what_does_not_fit_is_refused_and_leaves_servers_and_timeouts():
         f"-A -t {VIP}:81 -s rr",
         f"-a -t {VIP}:81 -r 10.0.0.13:81 -m",
     )
-    world = World(rules, limits=Limits(64, 4, 3, 64, 16, 4))
+    world = World(rules, limits=Limits(64, 4, 3, 64, 16))
     for port in range(8):  # connections, so that rows of removed servers are not given to others
         world.send(tcp_frame(CLIENT, VIP, 40_000 + port, 80))
         world.send(tcp_frame(CLIENT, VIP, 40_000 + port, 81))
@@ -168,23 +175,10 @@ def test_what_does_not_fit_is_refused_and_leaves_servers_and_timeouts():
 def test_a_table_that_fits_only_once_the_old_one_is_gone_is_taken():
     rules = [f"-A -t {VIP}:80 -s rr"]
     rules += [f"-a -t {VIP}:80 -r 10.0.0.{n}:80 -m" for n in (1, 2, 3)]
-    world = World(rules, limits=Limits(64, 4, 3, 64, 16, 4))
+    world = World(rules, limits=Limits(64, 4, 3, 64, 16))
     wanted = table(rules[0], *(f"-a -t {VIP}:80 -r 10.0.1.{n}:80 -m" for n in (1, 2, 3)))
     Changer(world.manager).replace(wanted)
     assert world.manager.table.services == wanted
-
-
-def test_a_service_without_room_for_its_address_takes_nobody_elses():
-    world = World(OLD, limits=Limits(16, 4, 8, 64, 16, 2))
-    own = world.tables.own
-    world.manager.stations = frozenset(range(1, len(own)))
-    world.manager.set_local(frozenset())
-    with pytest.raises(UsageError, match="Memory allocation"):
-        Changer(world.manager).replace({**table(*OLD), **table("-A -t 192.0.2.77:80 -s rr")})
-    assert world.manager.table.services == table(*OLD)
-    count = int(world.tables.director[0]["own_count"])
-    assert count == len(own)
-    assert 0xC000020A in own["address_low"][:count]
 
 
 class Recorder(Guard):
@@ -196,32 +190,24 @@ class Recorder(Guard):
     def before(self, commands):
         self.told.append(("before", [one.verb for one in commands]))
 
-    def after(self):
+    def after(self, _):
         self.told.append("after")
         return "not claimed\n" if self.fails == "after" else ""
 
 
 def test_what_is_undone_is_claimed_again_first(monkeypatch):
     world = World(OLD)
-    guard, apply = Recorder(), world.manager.apply
-
-    def refuse(command):
-        if command.verb == "A":
-            raise UsageError("no")
-        apply(command)
-
-    monkeypatch.setattr(world.manager, "apply", refuse)
+    guard = Recorder()
     wanted = {**table(*OLD[:2]), **table("-A -t 192.0.2.77:80 -s rr")}
-    with pytest.raises(HostError, match="could not be undone: no"):
-        Changer(world.manager, guard=guard).replace(wanted)
-    monkeypatch.setattr(world.manager, "apply", apply)
+    with monkeypatch.context() as patch:
+        refuse(patch, world.manager, lambda one: one.verb == "A")
+        with pytest.raises(HostError, match="could not be undone: no more"):
+            Changer(world.manager, guard=guard).replace(wanted)
     Changer(world.manager).replace(table(*OLD))
-    monkeypatch.setattr(
-        world.manager, "apply", lambda one: refuse(one) if one.verb != "a" else apply(one)
-    )
     guard.told.clear()
+    refuse(monkeypatch, world.manager, lambda one: one.verb == "A")
     wanted = {**table(*OLD), **table("-A -t 192.0.2.77:80 -s rr")}
-    with pytest.raises(UsageError, match="left as it is: no"):
+    with pytest.raises(UsageError, match="left as it is: no more"):
         Changer(world.manager, guard=guard).replace(wanted)
     assert guard.told[:2] == [("before", ["A"]), "after"]
 
@@ -232,3 +218,17 @@ def test_that_the_host_does_not_follow_is_told_with_what_was_done():
         Changer(world.manager, guard=Recorder("after")).replace(table(*NEW))
     assert caught.value.commands
     assert world.manager.table.services == table(*NEW)
+
+
+def test_what_the_director_has_no_room_for_takes_what_depends_on_it_along():
+    world = World((), limits=SMALL)
+    rules = [f"-A -t {VIP}:{port} -s rr" for port in range(1, 6)]
+    rules += [f"-a -t {VIP}:{port} -r 10.0.0.11:80 -m -w 1" for port in (5, 4)]
+    rules += [f"-D -t {VIP}:1", f"-A -t {VIP}:5 -s rr", f"-a -t {VIP}:5 -r 10.0.0.11:80 -m -w 1"]
+    status, told = Changer(world.manager).change([parse_line(rule.split()) for rule in rules])
+    assert told.splitlines() == ["Memory allocation problem", "Service not defined"]
+    assert status == 0
+    left = table(*rules[1:4], rules[6], *rules[8:])
+    assert world.manager.table.services == left
+    listed = {row.key: [one.key for one in row.servers] for row in listing.read(world.manager)}
+    assert listed == {key: list(service.servers) for key, service in left.items()}

@@ -110,7 +110,7 @@ class Recorder(Guard):
         if self.refuses:
             raise HostError("nothing can be claimed")
 
-    def after(self):
+    def after(self, _):
         self.told.append(("after", len(self.world.manager.table.services)))
         return "not all is well\n" if self.world.manager.table.services else ""
 

@@ -22,14 +22,14 @@ def engine():
     driver = Loopback([Port("only", int.from_bytes(DIRECTOR_MAC, "big"))])
     begin = linux.page_up(OWN_MEMORY)
     reservation = linux.Reservation(begin + driver.memory_size)
-    director = Director(Limits(64, 4, 4, 8, 8, 8), memory=reservation.array)
+    director = Director(Limits(64, 4, 4, 8, 8), memory=reservation.array)
     driver.attach(reservation, begin)
     made = Engine(director, driver, reservation)
     port = director.tables.ports[0]
     port["mac"], port["up"] = driver.ports[0].mac, 1
     manager = Manager(director)
     manager.apply(parse_line(f"-A -t {VIP}:80".split()))
-    manager.set_local(frozenset())
+    manager.own.set_local(frozenset())
     yield made
     made.stop()
 

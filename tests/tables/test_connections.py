@@ -7,7 +7,7 @@ from tests.packets import tcp_frame, udp_frame
 from tests.world import CLIENT, VIP, World
 
 UDP = [f"-A -u {VIP}:53 -s rr", f"-a -u {VIP}:53 -r 10.0.0.11:53 -m"]
-SMALL = Limits(16, 4, 8, 64, 16, 4)
+SMALL = Limits(16, 4, 8, 64, 16)
 
 
 def test_a_connection_costs_no_more_than_128_bytes_with_its_index():

@@ -7,7 +7,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +28,7 @@ from pylvs.control.config import checking, schema, services
 from pylvs.control.config.checking import Fault
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import number_of, parse_endpoint, parse_text, unbracketed
+from pylvs.control.manager import Call, Manager, at_once
 from pylvs.control.model import (
     PROTOCOL_NAMES,
     Command,
@@ -41,9 +42,6 @@ from pylvs.control.model import (
 from pylvs.errors import UsageError
 from pylvs.frames import NONE
 from pylvs.wire.text import endpoint_text, host_text, octets_text
-
-if TYPE_CHECKING:
-    from pylvs.control.manager import Manager
 
 _PAGE: Final = 1_000
 _PAGE_LIMIT: Final = 100_000
@@ -71,8 +69,8 @@ class Resources:
 
     def __init__(
         self,
-        manager: "Manager",
-        call: listing.Call = listing.at_once,
+        manager: Manager,
+        call: Call = at_once,
         changer: Changer | None = None,
         reload: Reload = _no_file,
     ) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Container, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pylvs.control import listing
 from pylvs.control.changes import TOGETHER, Changer
@@ -11,11 +11,9 @@ from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
 from pylvs.control.ipvsadm.rules import Lines, parse_line
 from pylvs.control.ipvsadm.usage import HELP, VERSION
+from pylvs.control.manager import Call, Manager, at_once
 from pylvs.control.model import KERNEL_REFUSED, Command
 from pylvs.errors import RuleError
-
-if TYPE_CHECKING:
-    from pylvs.control.manager import Manager
 
 _LIST_REFUSED: Final = 1
 _CHANGES: Final = frozenset({"A", "E", "D", "C", "a", "e", "d", "Z", "set"})
@@ -43,8 +41,8 @@ class Executor:
 
     def __init__(
         self,
-        manager: "Manager",
-        call: listing.Call = listing.at_once,
+        manager: Manager,
+        call: Call = at_once,
         *,
         changer: Changer | None = None,
         resolves: bool = False,

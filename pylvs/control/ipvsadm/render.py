@@ -1,5 +1,6 @@
 """ipvsadm's tables, to the column."""
 
+import operator
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 TITLE: Final = "IP Virtual Server version 1.2.1 (size=4096)"
 _FIRST: Final = "Prot LocalAddress:Port"
-_NAME_WIDTH: Final = 33
+_SERVICE_WIDTH: Final = 28  # and 5 for the protocol
 _SERVER_WIDTH: Final = 28
 
 
@@ -82,22 +83,20 @@ def _compare_servers(one: Any, other: Any) -> int:
     return _compare_addresses(one.key.address, other.key.address) or one.key.port - other.key.port
 
 
-def _endpoint(address: int, port: int, protocol: int, names: Names) -> str:
-    host = names.host(address)
-    return f"{f'[{host}]' if is_ipv6(address) else host}:{names.service(port, protocol)}"
+def _endpoint(end: tuple[int, int], protocol: int, names: Names, width: int = 0) -> str:
+    """Return ``host:port``, IPv4's cut to a width if one is given."""
+    address, port = end
+    if is_ipv6(address):
+        return f"[{names.host(address)}]:{names.service(port, protocol)}"
+    endpoint = f"{names.host(address)}:{names.service(port, protocol)}"
+    return endpoint[:width] if width else endpoint
 
 
 def _service_name(key: ServiceKey, names: Names) -> str:
     if key.mark:
         return str(key)
-    endpoint = _endpoint(key.address, key.port, key.protocol, names)
-    name = f"{PROTOCOL_NAMES[key.protocol]:<4} {endpoint}"
-    return name if key.family == 6 else name[:_NAME_WIDTH]
-
-
-def _server_name(row: Any, protocol: int, names: Names) -> str:
-    name = _endpoint(row.key.address, row.key.port, protocol, names)
-    return name if is_ipv6(row.key.address) else name[:_SERVER_WIDTH]
+    endpoint = _endpoint((key.address, key.port), key.protocol, names, _SERVICE_WIDTH)
+    return f"{PROTOCOL_NAMES[key.protocol]:<4} {endpoint}"
 
 
 def flag_names(terms: Terms) -> list[str]:
@@ -146,20 +145,22 @@ def _ordered(rows: Iterable[Any], compare: Callable[[Any, Any], int], sort: bool
     rows = list(rows)
     if not sort or len(rows) < 2:
         return rows
+    are_services = isinstance(rows[0].key, ServiceKey)
     addresses = [row.key.address for row in rows]
-    marks = [row.key.mark for row in rows] if isinstance(rows[0].key, ServiceKey) else [0]
+    marks = [row.key.mark for row in rows] if are_services else [0]
     low, high = min(addresses), max(addresses)
-    if not is_ipv6(high) and max(high - low, max(marks) - min(marks)) < 2**31:
-        return sorted(rows, key=_key_of)
-    return _merge_sorted(rows, compare)
+    if is_ipv6(high) or max(high - low, max(marks) - min(marks)) >= 2**31:
+        return _merge_sorted(rows, compare)
+    # Addresses are so near that there is an order.
+    return sorted(rows, key=_service_order if are_services else _SERVER_ORDER)
 
 
-def _key_of(row: Any) -> tuple[int, ...]:
-    """Return what rows are ordered by where addresses are so near that there is an order."""
+def _service_order(row: "ServiceRow") -> tuple[int, ...]:
     key = row.key
-    if isinstance(key, ServiceKey):
-        return key.mark, key.family, key.protocol, key.address, key.port
-    return key.address, key.port
+    return key.mark, key.family, key.protocol, key.address, key.port
+
+
+_SERVER_ORDER: Final = operator.attrgetter("key")
 
 
 def _merge_sorted(rows: list[Any], compare: Callable[[Any, Any], int]) -> list[Any]:
@@ -217,7 +218,7 @@ def table(
     for service in _ordered(rows, _compare_services, sort):
         lines.append(service_line(service))
         for server in _ordered(service.servers, _compare_servers, sort):
-            name = _server_name(server, service.key.protocol, names)
+            name = _endpoint(server.key, service.key.protocol, names, _SERVER_WIDTH)
             lines.append(f"  -> {name:<28}{server_line(server)}")
     return "\n".join(lines) + "\n"
 
@@ -279,7 +280,7 @@ def connections(
     for row in rows:
         expire = f"{row.expires // 60:02}:{row.expires % 60:02}"
         client, virtual, server = (
-            _endpoint(*end, row.protocol, names) if end[0] else nobody(row)
+            _endpoint(end, row.protocol, names) if end[0] else nobody(row)
             for end in (row.client, row.virtual, row.server)
         )
         line = f"{PROTOCOL_NAMES[row.protocol]:<3} {expire:<6} {row.state:<11} "
@@ -302,7 +303,7 @@ def _service_option(key: ServiceKey, names: Names) -> str:
     if key.mark:
         return f"-f {key.mark}" + (" -6" if key.family == 6 else "")
     option = {6: "-t", 17: "-u", 132: "--sctp-service"}[key.protocol]
-    return f"{option} {_endpoint(key.address, key.port, key.protocol, names)}"
+    return f"{option} {_endpoint((key.address, key.port), key.protocol, names)}"
 
 
 def _saved_terms(terms: Terms, family: int) -> str:
@@ -336,7 +337,7 @@ def saved(rows: Iterable["ServiceRow"], names: Names = NUMERIC) -> str:
         option = _service_option(service.key, names)
         lines.append(f"-A {option}{_saved_terms(service.terms, service.key.family)}")
         for server in _ordered(service.servers, _compare_servers, True):
-            name = _server_name(server, service.key.protocol, names)
+            name = _endpoint(server.key, service.key.protocol, names, _SERVER_WIDTH)
             line = f"-a {option} -r {name} {_method_option(server.method)} -w {server.weight}"
             tunnel = _saved_tunnel(*server.tunnel) if server.method == TUNNEL else ""
             lines.append(line + tunnel)

@@ -29,6 +29,7 @@ from pylvs.control.model import (
     ServiceKey,
 )
 from pylvs.control.network.nftables import Nftables
+from pylvs.errors import HostError
 from pylvs.wire.text import address_text, family_of, is_ipv6
 
 TABLE: Final = "pylvs"
@@ -114,7 +115,6 @@ Claim = Element | Sender
 
 
 _Counted = TypeVar("_Counted")
-_Turned = tuple[list[_Counted], list[_Counted]]
 
 
 def _set_name(kind: str, address: int) -> str:
@@ -263,31 +263,29 @@ class Claims:
         addresses = [(_set_name("local", address), address_text(address)) for address in local]
         marks = [(key.mark, key.family) for key in services if key.mark]
         self._nftables.run(_CLEAR + ruleset(devices, [*held, *addresses], marks, rules))
-        # What commands under way have claimed, by their threads' numbers, stays theirs.
+        # What is claimed for commands under way, by numbers, stays theirs.
         pending = [pair for pair in self._by_service.items() if isinstance(pair[0], int)]
         self._by_service, self._users, self._held = by_service, users, held
         self.update(pending)
 
     def update(self, changes: Iterable[tuple[Hashable, frozenset[Claim]]]) -> None:
         """Have whoever is named claim this, and not what they did before."""
-        steps: Counter[Claim] = Counter()
         by_service = dict(changes)
-        for key, claims in by_service.items():
-            old = self._by_service.get(key, frozenset())
-            steps.update(claims - old)
-            steps.subtract(old - claims)
-        begun, ended = _turned(self._users, steps)
-        element_steps: Counter[Element] = Counter()
-        for claim in begun:
-            element_steps.update(elements_of(claim))
-        for claim in ended:
-            element_steps.subtract(elements_of(claim))
-        added, removed = _turned(self._held, element_steps)
-        text = _edit("delete", removed) + _edit("add", added)
-        if text:
-            self._nftables.run(text)
-        _take(self._users, steps, ended)
-        _take(self._held, element_steps, removed)
+        pairs = [(new, self._by_service.get(key, frozenset())) for key, new in by_service.items()]
+        added = [claim for new, old in pairs for claim in new - old]
+        removed = [claim for new, old in pairs for claim in old - new]
+        begun, ended = _step(self._users, added, removed)
+        coming = [element for claim in begun for element in elements_of(claim)]
+        going = [element for claim in ended for element in elements_of(claim)]
+        new_elements, old_elements = _step(self._held, coming, going)
+        text = _edit("delete", old_elements) + _edit("add", new_elements)
+        try:
+            if text:
+                self._nftables.run(text)
+        except HostError:
+            _step(self._held, going, coming)
+            _step(self._users, removed, added)
+            raise
         self._by_service |= by_service
         for key, claims in by_service.items():
             if not claims:
@@ -298,17 +296,21 @@ class Claims:
         self._nftables.run(_CLEAR)
 
 
-def _turned(counts: Counter[_Counted], steps: Counter[_Counted]) -> _Turned[_Counted]:
-    """Return what steps take from none to some, and what they take from some to none."""
-    begun = [one for one, step in steps.items() if step > 0 and not counts[one]]
-    ended = [one for one, step in steps.items() if step < 0 and counts[one] == -step]
+def _step(
+    counts: Counter[_Counted], added: Iterable[_Counted], removed: Iterable[_Counted]
+) -> tuple[list[_Counted], list[_Counted]]:
+    """Count, and return what there is now that was not, and what there is no more."""
+    begun, ended = [], []
+    for one in added:
+        count = counts[one] = counts.get(one, 0) + 1
+        if count == 1:
+            begun.append(one)
+    for one in removed:
+        counts[one] -= 1
+        if not counts[one]:
+            del counts[one]
+            ended.append(one)
     return begun, ended
-
-
-def _take(counts: Counter[_Counted], steps: Counter[_Counted], ended: Iterable[_Counted]) -> None:
-    counts.update(steps)
-    for one in ended:
-        del counts[one]
 
 
 def _tables_of(name: str) -> tuple[str, ...]:

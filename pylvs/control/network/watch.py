@@ -3,10 +3,10 @@
 One thread of its own (pyroute2 does not live in a running event loop).  It reads everything once,
 then listens for the kernel's notifications; what one is about is read again, whole.  (The bare
 socket only says that something changed: pyroute2's own would buffer notifications out of poll's
-sight.)  Next hops are resolved by the kernel's own ARP: the director asks for an entry to be used
-and hears the answer as a notification.
+sight.)
 """
 
+import errno
 import logging
 import select
 import socket
@@ -21,19 +21,15 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from pylvs.control.manager import Manager, Route
+from pylvs.control.network.neighbours import FAMILIES, KINDS, Neighbours
 from pylvs.drivers.base import Port
 from pylvs.engine.loop import Engine
 from pylvs.frames import NONE
-from pylvs.tables.layouts import ASKED, KNOWN
-from pylvs.wire.text import address_of, address_text, family_of, joined, mac_of
+from pylvs.wire.text import address_of, mac_of
 
 log = logging.getLogger("pylvs.network")
 
-_FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _GLOBAL_SCOPE: Final = 0
-_NTF_USE: Final = 0x01
-_NUD_FAILED: Final = 0x20
-_NUD_USABLE: Final = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80  # reachable ... noarp, permanent
 _IFF_UP: Final = 1
 _IFA_F_SECONDARY, _IFA_F_DADFAILED, _IFA_F_DEPRECATED, _IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 _PASSING: Final = _IFA_F_SECONDARY | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
@@ -43,7 +39,8 @@ _RETRY_S: Final = 1.0  # should a notification have been lost
 _GROUPS: Final = (
     0x01 | 0x04 | 0x10 | 0x40 | 0x100 | 0x400
 )  # links, neighbours; addresses and routes of IPv4, of IPv6
-_NEIGHBOUR_KINDS: Final = {28, 29, 30}  # RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH
+_SO_RCVBUFFORCE: Final = 33
+_ROOM: Final = 1 << 23  # for notifications: those of ten thousand neighbours
 _SETTLE_S: Final = 0.05  # changes come in bursts; read again once they pause
 
 
@@ -86,10 +83,11 @@ class Network:
         self._netlink = IPRoute()
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._events.setblocking(False)
+        self._events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
         self._found: Any = None  # what was read the last time
         self._changed_at = 0.0  # of the first change not read yet
         self._stopping = threading.Event()
-        self._asked = threading.Event()
+        self._neighbours = Neighbours(engine, manager, lambda: self._row_by_index)
         self._thread = threading.Thread(target=self._run, name="pylvs-network", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
         self.on_loss: Callable[[int], None] = lambda _: None
@@ -100,7 +98,6 @@ class Network:
         self._events.bind((0, _GROUPS))
         self.read()
         self._bound = dict(self._index_by_row)
-        self._take_neighbours()
         self._thread.start()
 
     def stop(self) -> None:
@@ -109,12 +106,8 @@ class Network:
         if self._thread.is_alive():
             self._thread.join()
         self._netlink.close()
+        self._neighbours.close()
         self._events.close()
-
-    def _take_neighbours(self) -> None:
-        for family in _FAMILIES.values():
-            for message in self._netlink.get_neighbours(family=family):
-                self._take_neighbour(message)
 
     def present(self) -> list[int]:
         """Return the ports that have an interface now."""
@@ -126,7 +119,11 @@ class Network:
 
     def ask(self) -> None:
         """Have the next hops resolved that the director wants; callable from any thread."""
-        self._asked.set()
+        self._neighbours.ask()
+
+    def _read_neighbours(self) -> None:
+        for family in FAMILIES.values():
+            self._neighbours.read(self._netlink.get_neighbours(family=family))
 
     def read(self) -> bool:
         """Read links, addresses and routes, and give them to the director; return if any changed.
@@ -151,7 +148,7 @@ class Network:
                 ports[row]["address"] = primary.get((self._index_by_row[row], 4), 0)
             for row in set(self._row_by_name.values()) - links.keys():
                 ports[row]["up"] = False
-            self._manager.set_local(addresses)
+            self._manager.own.set_local(addresses)
             self._manager.set_routes(routes)
 
         self._engine.call(give)
@@ -202,7 +199,7 @@ class Network:
         """
         every = set()
         primary: _Primary = {}
-        for family, number in _FAMILIES.items():
+        for family, number in FAMILIES.items():
             messages = self._of(number, self._netlink.get_addr(family=number))
             for message in sorted(messages, key=_reluctance):
                 if _flags_of(message) & _IFA_F_DADFAILED:
@@ -218,14 +215,14 @@ class Network:
         self, links: dict[int, tuple[int, int, bool]], primary: "_Primary"
     ) -> list[Route]:
         return [
-            route for family in _FAMILIES for route in self._read_routes_of(family, links, primary)
+            route for family in FAMILIES for route in self._read_routes_of(family, links, primary)
         ]
 
     def _read_routes_of(
         self, family: int, links: dict[int, tuple[int, int, bool]], primary: "_Primary"
     ) -> list[Route]:
         routes = []
-        number = _FAMILIES[family]
+        number = FAMILIES[family]
         for message in self._of(number, self._netlink.get_routes(family=number)):
             if message.get_attr("RTA_TABLE") not in _TABLES:
                 continue
@@ -253,52 +250,10 @@ class Network:
             )
         return routes
 
-    def _take_neighbour(self, message: Any) -> None:
-        row = self._row_by_index.get(message["ifindex"])
-        destination = message.get_attr("NDA_DST")
-        if row is None or message["family"] not in _FAMILIES.values() or destination is None:
-            return
-        address = _address_or_none(destination)
-        mac = message.get_attr("NDA_LLADDR")
-        if message["state"] & _NUD_USABLE and mac:
-            self._engine.call(lambda: self._manager.learn(row, address, mac_of(mac)))
-        elif message["state"] & _NUD_FAILED:
-            self._engine.call(lambda: self._manager.fail(row, address))
-
-    def _resolve(self, state: int) -> None:
-        """Ask the kernel for every next hop of this state; a known one is thereby kept fresh."""
-
-        def find() -> list[tuple[int, int]]:
-            tables = self._manager.director.tables
-            rows = tables.neighbours[tables.neighbours["used"] == 1]
-            found = []
-            for row in rows:
-                port = tables.ports[int(row["port"])]
-                wanted = row["state"] == state and (row["pinned"] or state == ASKED)
-                if wanted and not port["own_arp"] and not port["raw_ip"]:
-                    address = joined(row["address_high"], row["address_low"])
-                    found.append((int(row["port"]), address))
-            return found
-
-        asked = self._engine.call(find)
-        for port, address in asked:
-            index = self._index_by_row.get(port)
-            if index is None:
-                continue
-            text = address_text(address)
-            family = _FAMILIES[family_of(address)]
-            try:
-                self._netlink.neigh(
-                    "replace", family=family, dst=text, ifindex=index, flags=_NTF_USE, state=0
-                )
-            except NetlinkError as error:
-                log.warning("cannot have %s resolved: %s", text, error)
-        if asked and state == ASKED:
-            self._take_neighbours()  # some may have been known all along
-
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
+                self._read_neighbours()
                 self._follow()
             except (OSError, NetlinkError) as error:  # the kernel dropped notifications, say
                 log.warning("netlink: %s; reading everything again", error)
@@ -313,37 +268,40 @@ class Network:
         poller = select.poll()
         poller.register(self._events.fileno(), select.POLLIN)
         while not self._stopping.is_set():
-            self._resolve_wanted()
+            self._neighbours.resolve_wanted()
             now = time.monotonic()
             if now >= retry:
                 retry = now + _RETRY_S
-                self._resolve(ASKED)
+                self._neighbours.resolve()
             if now >= refresh:
                 refresh = now + _REFRESH_S
-                self._resolve(KNOWN)
+                self._neighbours.refresh()
             if self._changed_at and now - self._changed_at >= _SETTLE_S:
                 self._changed_at = 0.0
                 if self.read():
                     self._compare_interfaces()
                     self.on_change()
             if poller.poll(10):
-                kinds = self._drain()
-                if kinds & _NEIGHBOUR_KINDS:
-                    self._resolve_wanted()  # before an old failure of theirs is read once more
-                    self._take_neighbours()
-                if kinds - _NEIGHBOUR_KINDS:
-                    self._changed_at = self._changed_at or time.monotonic()
+                told = self._drain()
+                self._neighbours.resolve_wanted()  # before an old failure of theirs is told
+                self._neighbours.follow(told)
 
-    def _resolve_wanted(self) -> None:
-        if self._asked.is_set():
-            self._asked.clear()
-            self._resolve(ASKED)
-
-    def _drain(self) -> set[int]:
-        """Take every waiting notification and return their message types."""
-        kinds = set()
+    def _drain(self) -> list[bytes]:
+        """Take every waiting notification; return those of neighbours, and note the others."""
+        told: list[bytes] = []
         while True:
             try:
-                kinds.add(int.from_bytes(self._events.recv(65_536)[4:6], sys.byteorder))
+                data = self._events.recv(65_536)
             except BlockingIOError:
-                return kinds
+                return told
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                log.warning("notifications were lost: reading the network again")
+                self._read_neighbours()
+                self._changed_at = self._changed_at or time.monotonic()
+                continue
+            if int.from_bytes(data[4:6], sys.byteorder) in KINDS:
+                told.append(data)
+            else:
+                self._changed_at = self._changed_at or time.monotonic()

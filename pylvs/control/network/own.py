@@ -1,0 +1,94 @@
+"""The director's own addresses: the VIPs, and what else it answers for where it plays the host."""
+
+import bisect
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pylvs.control.model import ServiceKey
+from pylvs.wire.text import halves, joined
+
+if TYPE_CHECKING:
+    from pylvs.engine.director import Director
+
+
+class OwnAddresses:
+    """Which addresses are the director's, kept sorted in its table.  Used between breaths."""
+
+    def __init__(self, director: "Director") -> None:
+        self._tables = director.tables
+        self.local: frozenset[int] = frozenset()
+        """The host's addresses: it answers ARP and pings for a VIP among them."""
+        self.stations: frozenset[int] = frozenset()
+        """Addresses of the director's own beside the VIPs: a TAP device's DIP."""
+        self.adopts_vips = True
+        """Whether a service's address is the director's; if not, only routes make it so."""
+        self._vips: Counter[int] = Counter()  # how many services each has
+        self._rows: list[tuple[int, int]] = []  # what the table's rows hold
+
+    def set_local(self, addresses: frozenset[int]) -> None:
+        """Say which addresses are the host's."""
+        self.local = addresses
+        tables = self._tables
+        known = {
+            joined(own["address_high"], own["address_low"])
+            for own in tables.own[tables.own["announced"] == 1]
+        }
+        tables.director[0]["own_count"] = 0
+        self._rows.clear()
+        for address in sorted((set(self._vips) if self.adopts_vips else set()) | self.stations):
+            self._add(address, announced=address in known)
+
+    def adopt(self, key: ServiceKey) -> None:
+        """A service's address becomes the director's own: there is room for every service's."""
+        if key.mark:
+            return
+        if self.adopts_vips:
+            self._add(key.address)
+        self._vips[key.address] += 1
+
+    def forsake(self, key: ServiceKey) -> None:
+        """A service is gone, and with the last one of an address that address."""
+        if key.mark:
+            return
+        self._vips[key.address] -= 1
+        if self._vips[key.address]:
+            return
+        del self._vips[key.address]
+        if self.adopts_vips and key.address not in self.stations:
+            self._remove(key.address)
+
+    def addresses(self) -> list[int]:
+        """Return the addresses that the director answers for itself."""
+        own = self._used()
+        own = own[own["answers_arp"] == 1]
+        return [joined(one["address_high"], one["address_low"]) for one in own]
+
+    def has_unannounced(self) -> bool:
+        """Whether some own address still has to be announced."""
+        own = self._used()
+        return bool(((own["announced"] == 0) & (own["answers_arp"] == 1)).any())
+
+    def _used(self) -> Any:
+        tables = self._tables
+        return tables.own[: int(tables.director[0]["own_count"])]
+
+    def _add(self, address: int, announced: bool = False) -> None:
+        table, rows, pair = self._tables.own, self._rows, halves(address)
+        row, count = bisect.bisect_left(rows, pair), len(rows)
+        if row < count and rows[row] == pair:
+            return
+        rows.insert(row, pair)
+        table[row + 1 : count + 1] = table[row:count].copy()
+        entry = table[row]
+        entry["address_high"], entry["address_low"] = pair
+        entry["announced"] = announced
+        entry["answers_arp"] = entry["answers_ping"] = address not in self.local
+        self._tables.director[0]["own_count"] = len(rows)
+
+    def _remove(self, address: int) -> None:
+        table, rows, pair = self._tables.own, self._rows, halves(address)
+        row, count = bisect.bisect_left(rows, pair), len(rows)
+        del rows[row]
+        table[row : count - 1] = table[row + 1 : count].copy()
+        table[count - 1]["announced"] = 0
+        self._tables.director[0]["own_count"] = len(rows)
