@@ -174,6 +174,7 @@ class Reason(IntEnum):
     TIMESTAMP = 48, "any", "ICMP timestamp request, answered"
     DISCARDED = 49, "any", "for this host, which has no use for it and says nothing"
     NO_KEY = 50, "0", "the persistence engine found no key in the packet: a Call-ID, say"
+    HELD_BACK = 51, "0", "part of an FTP server's reply: it leaves with the rest"
 
 
 REASON_COUNT: Final = len(Reason)

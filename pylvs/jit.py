@@ -42,6 +42,7 @@ CACHED_LAYERS: Final = (
     "tables",
     "schedulers",
     "persistence",
+    "helpers",
     "forwarding",
     "host",
     "engine",

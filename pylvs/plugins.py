@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pylvs.errors import UsageError
 from pylvs.frames import FRAME
-from pylvs.tables.layouts import Tables
+from pylvs.tables import Tables
 from pylvs.wire.text import address_text, joined
 
 

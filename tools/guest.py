@@ -81,6 +81,7 @@ class Guest:
         self.now_ms = self._estimated_ms = _START_MS
         state = self.director.tables.director[0]
         state["unlimited"] = state["hosted"] = 1
+        state["ftp_helper"] = 0
         for row, address in enumerate(ADDRESSES):
             port = self.director.tables.ports[row]
             port["mac"], port["up"] = MACS[row], 1
@@ -99,6 +100,7 @@ class Guest:
             "printf": lambda words, _: Result(0, "".join(f"{one}\n" for one in words[1:]), ""),
             "true": lambda *_: Result(0, "", ""),
             "sysctl": self._sysctl,
+            "modprobe": self._modprobe,
             "ip": self._ip,
             "iptables": self._iptables,
             "ip6tables": self._iptables,
@@ -219,6 +221,12 @@ class Guest:
             if equals:
                 self.set(name, value)
         return Result(0, "", "", known=False)
+
+    def _modprobe(self, words: list[str], _: str) -> Result:
+        if words != ["ip_vs_ftp"]:
+            return Result(1, "", "", known=False)
+        self.director.tables.director[0]["ftp_helper"] = 1
+        return Result(0, "", "")
 
     def set(self, name: str, value: object) -> None:
         """Set a setting by its kernel name."""

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from pylvs.tables.layouts import STATISTICS, Tables
+from pylvs.tables import Tables
+from pylvs.tables.layouts import STATISTICS
 
 TICK_S: Final = 2
 _NAMES: Final = [name for name, _ in STATISTICS]

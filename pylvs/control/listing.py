@@ -179,7 +179,7 @@ def _take_connections(manager: Manager, begin: int = 0) -> tuple["_Copied", int 
         np.column_stack(servers),
         left,
         begin + keyed,
-        tables.keys[tables.template_keys[begin:end][keyed]],
+        tables.keys[tables.details[begin:end][keyed]],
     )
     return copied, None if seen else end
 

@@ -35,6 +35,7 @@ SETTINGS: Final = {
     "net.ipv4.vs.sloppy_sctp": _BOOL,
     "net.ipv4.vs.sloppy_tcp": _BOOL,
     "net.ipv4.vs.snat_reroute": _BOOL,
+    "ftp_helper": _BOOL,  # no name of the kernel's: there it is a module, loaded or not
 }
 """Name: the least and the greatest value."""
 

@@ -25,7 +25,7 @@ from pylvs.jit import compiled, door, records
 from pylvs.persistence.plugin import Engines
 from pylvs.schedulers import FAILED
 from pylvs.schedulers.plugin import Schedulers
-from pylvs.tables import connections, states
+from pylvs.tables import Tables, connections, new_tables, states
 from pylvs.tables.layouts import (
     HASH_BITS,
     HELD_LIMIT,
@@ -34,8 +34,6 @@ from pylvs.tables.layouts import (
     REASSEMBLY_SLOT,
     SEEDS,
     Limits,
-    Tables,
-    new_tables,
 )
 
 SCRATCH_SIZE: Final = BORN_LIMIT * 2_048

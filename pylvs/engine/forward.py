@@ -11,12 +11,14 @@ from pylvs.engine.late_errors import tell_unreachable
 from pylvs.forwarding import masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
+from pylvs.helpers import ftp
 from pylvs.host import answers, discovery, fragments, routing
 from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, paths, servers
 from pylvs.tables.addresses import address_of, set_ends, source_of
 from pylvs.tables.layouts import (
+    FLAG_HELPED,
     FLAG_ONE_PACKET,
     FORWARDING_MASK,
     MASQUERADE,
@@ -165,6 +167,9 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
             discard(frame, Reason.TRUNCATED)
             return
         else:
+            helped = int64(entry.conn_flags) & FLAG_HELPED != 0
+            if helped and not ftp.follow_request(tables, memory, frame, now_ms):
+                return
             masquerade.translate_request(tables, memory, frame, entry)
     hop = int64(server.neighbour)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)

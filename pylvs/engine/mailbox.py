@@ -218,7 +218,7 @@ def _flush_gone(tables):
             if entry.expires_ms == 0 or entry.server == NONE or entry.controls:
                 continue
             is_template = int64(entry.conn_flags) & FLAG_TEMPLATE != 0
-            if is_template == (templates == 1) and not tables.servers[entry.server].available:
+            if (not is_template or templates) and not tables.servers[entry.server].available:
                 connections.remove(tables, row)
 
 
@@ -317,10 +317,25 @@ def forget(world, server_row, templates, begin, end):
             if entry.virtual_port == connections.INVALID_PORT:
                 continue
             connections.invalidate(entry)
+        elif entry.controls:
+            continue  # until what is under it is gone
         else:
+            control = int64(entry.control)
             connections.remove(tables, row)
+            count += _forget_last(tables, control, row)
         count += 1
     return count
+
+
+@compiled
+def _forget_last(tables, control, row):
+    """Forget a connection that was passed by because of the one that is gone; return how many."""
+    if control == NONE or control > row or tables.connections[control].controls:
+        return 0
+    if int64(tables.connections[control].conn_flags) & FLAG_TEMPLATE:
+        return 0
+    connections.remove(tables, control)
+    return 1
 
 
 @door

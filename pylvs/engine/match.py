@@ -30,11 +30,12 @@ from pylvs.frames import (
     Reason,
     Verdict,
 )
+from pylvs.helpers import expected, ftp
 from pylvs.host import answers, routing
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, servers, services, states
 from pylvs.tables.addresses import source_of
-from pylvs.tables.layouts import FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
+from pylvs.tables.layouts import FLAG_HELPED, FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
 from pylvs.wire import ipv4, transport
 
 
@@ -109,7 +110,7 @@ def _part_with_doomed(tables, memory, frame, now_ms):
     by_host = frame.reason == Reason.STRAY or (director.hosted and frame.verdict == Verdict.PASS)
     if by_host and not masqueraded and _is_reset(memory, frame):
         _track_own_reset(tables, frame, row, now_ms)
-    else:
+    elif tables.connections[row].controls == 0:  # else it stays, behind the new one
         connections.remove(tables, row)
 
 
@@ -126,6 +127,8 @@ def _asks_for_connection(tables, memory, frame, now_ms):
         return _asks_by_an_error(tables, memory, frame, now_ms)
     if not director.hosted or is_local(tables, frame):
         row = connections.live_request(tables, frame, now_ms)
+        if row == NONE and director.awaited_count:
+            row = expected.claim(tables, frame, now_ms)
         if row != NONE:
             row = _still_valid(tables, frame, row)
             if frame.verdict == Verdict.DROP:
@@ -196,11 +199,11 @@ def _match_reply(tables, memory, frame, row, now_ms):
     forwards = masqueraded or tables.director[0].hosted
     if forwards and not routing.lets_pass(tables, memory, frame, now_ms):
         return
-    _follow_reply(tables, frame, row, forwards, now_ms)
+    _follow_reply(tables, memory, frame, row, forwards, now_ms)
 
 
 @compiled
-def _follow_reply(tables, frame, row, forwards, now_ms):
+def _follow_reply(tables, memory, frame, row, forwards, now_ms):
     entry = tables.connections[row]
     masqueraded = int64(entry.conn_flags) & FORWARDING_MASK == MASQUERADE
     if masqueraded and masquerade.is_impossible(frame):
@@ -208,6 +211,9 @@ def _follow_reply(tables, frame, row, forwards, now_ms):
         frame.reason = Reason.TRUNCATED
         return
     frame.connection = row
+    helped = int64(entry.conn_flags) & FLAG_HELPED != 0
+    if helped and not ftp.follow_reply(tables, memory, frame, now_ms):
+        return
     servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
     track(tables, frame, row, states.SEES_OUTPUT, now_ms)
@@ -222,15 +228,22 @@ def _match_on_the_way(tables, memory, frame, now_ms):
     sender = servers.find_sender(tables, frame.protocol, source_of(frame), frame.source_port)
     if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES:
         frame.reason = Reason.ROUTED  # the host has not seen its fragments
+    director = tables.director[0]
     if sender == NONE:
+        is_tcp = frame.protocol == ipv4.TCP
+        if (
+            is_tcp
+            and director.data_sender_count
+            and servers.is_data_sender(tables, source_of(frame))
+        ):
+            frame.reason = Reason.ROUTED  # the host lets the director have all of those
         return
     frame.reason = Reason.ROUTED
-    director = tables.director[0]
     if director.starter_count and may_start(tables, memory, frame, sender):
         if routing.lets_pass(tables, memory, frame, now_ms):
             row = start_from_server(tables, frame, sender, now_ms)
             if row != NONE:
-                _follow_reply(tables, frame, row, True, now_ms)
+                _follow_reply(tables, memory, frame, row, True, now_ms)
                 forget_one_packet(tables, row)
         return
     if not director.nat_icmp_send:

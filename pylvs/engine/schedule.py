@@ -12,6 +12,7 @@ from numpy import int64
 from pylvs import persistence, schedulers
 from pylvs.engine.track import count_request, count_unanswered, leave_to_host
 from pylvs.frames import NONE, SHORT, Reason, Verdict
+from pylvs.helpers import ftp
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, defence, expiry, keys, paths, servers, services, states
 from pylvs.tables.addresses import address_of, destination_of, key_of, source_of
@@ -20,6 +21,7 @@ from pylvs.tables.layouts import (
     FLAG_NO_OUTPUT,
     FLAG_ONE_PACKET,
     FLAG_TEMPLATE,
+    FORWARDING_MASK,
     LOCAL_ADDRESS,
     MASQUERADE,
     ONE_PACKET,
@@ -57,7 +59,7 @@ def schedule(tables, memory, frame, now_ms):
     if defence.refuses(director):
         _drop(frame, Reason.DEFENDED)
         return DECIDED
-    if frame.source_port == services.FTP_DATA:
+    if frame.source_port == transport.FTP_DATA:
         _call_stray(frame)
         return DECIDED
     service = tables.services[row]
@@ -142,7 +144,7 @@ def _refuse(tables, frame, service, now_ms):
         if path != NONE and (frame.family == 6 or tables.paths[path].kind != LOCAL_ADDRESS):
             _bypass(tables, frame, service, now_ms)
             return
-    if service.port == services.FTP and frame.destination_port != services.FTP:
+    if service.port == transport.FTP and frame.destination_port != transport.FTP:
         _call_stray(frame)
     else:
         _drop(frame, Reason.DISCARDED if frame.quotes else Reason.NO_SERVER)
@@ -215,11 +217,20 @@ def _open(tables, frame, service, server_row, server_port, template_row, now_ms)
     entry.conn_flags = flags
     connections.insert(tables, row, now_ms)
     servers.charge_connection(tables, server_row)
+    if frame.destination_port == transport.FTP and flags & FORWARDING_MASK == MASQUERADE:
+        _help(tables, frame, row)
     if frame.quotes:
         count_unanswered(tables, frame, row)
     else:
         count_request(tables, frame, row, now_ms)
     forget_one_packet(tables, row)
+
+
+@apart
+def _help(tables, frame, row):
+    """Have the helper listen to a control connection."""
+    if tables.director[0].ftp_helper and frame.protocol == ipv4.TCP:
+        ftp.bind(tables, row)
 
 
 @compiled
@@ -252,7 +263,7 @@ def _masked(client, service):
 
 @compiled
 def _template_port(frame, service):
-    if frame.destination_port == service.port and service.port != services.FTP:
+    if frame.destination_port == service.port and service.port != transport.FTP:
         return frame.destination_port
     return 0
 

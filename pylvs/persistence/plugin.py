@@ -16,7 +16,7 @@ import numpy as np
 
 from pylvs.persistence import BUILT_IN, KEY_MAX, PLUGIN_BASE
 from pylvs.plugins import Flow, Kind, Plugins, Service, flow_of, service_of
-from pylvs.tables.layouts import Tables
+from pylvs.tables import Tables
 from pylvs.wire import ipv4
 
 _HEADERS: Final = {ipv4.UDP: 8, ipv4.SCTP: 12}

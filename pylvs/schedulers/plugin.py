@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from pylvs.frames import NONE
 from pylvs.plugins import Flow, Kind, Plugins, Service, address_of, flow_of, service_of
 from pylvs.schedulers import BUILT_IN, NO_SCHEDULER, PLUGIN_BASE
-from pylvs.tables.layouts import Tables
+from pylvs.tables import Tables
 
 
 class Server(NamedTuple):

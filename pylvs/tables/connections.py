@@ -19,6 +19,7 @@ from pylvs.tables.layouts import (
     FLAG_HASHED,
     FLAG_INACTIVE,
     FLAG_KEYED,
+    FLAG_NO_PORT,
     FLAG_ONE_PACKET,
     FLAG_TEMPLATE,
     FLAG_WIDE,
@@ -289,11 +290,7 @@ def insert(tables, row, now_ms):
     entry.conn_flags = int64(entry.conn_flags) | FLAG_INACTIVE
     entry.expires_ms = now_ms + int64(entry.timeout_ms)
     if int64(entry.conn_flags) & FLAG_ONE_PACKET == 0:
-        bucket = bucket_of(
-            tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
-        )
-        entry.next = tables.buckets[bucket]
-        tables.buckets[bucket] = row
+        _chain(tables, row)
         entry.conn_flags = int64(entry.conn_flags) | FLAG_HASHED
         expiry.link(tables, row, expiry.tick_of(tables, row))
         tables.director[0].connection_count += 1
@@ -348,19 +345,34 @@ def remove(tables, row):
             servers.weigh_load(server)
     if entry.control != NONE:
         tables.connections[entry.control].controls -= 1
-    if flags & FLAG_KEYED:
-        keys.remove(tables, row)
+    if flags & (FLAG_KEYED | FLAG_NO_PORT):
+        if flags & FLAG_KEYED:
+            keys.remove(tables, row)
+        else:
+            director.awaited_count -= 1
     entry.expires_ms = 0
     entry.next = director.free
     director.free = row
 
 
 @compiled
+def _own_bucket(tables, row):
+    entry = tables.connections[row]
+    address, port = int64(entry.client_address), int64(entry.client_port)
+    return bucket_of(tables, address, port, int64(entry.protocol))
+
+
+@compiled
+def _chain(tables, row):
+    bucket = _own_bucket(tables, row)
+    tables.connections[row].next = tables.buckets[bucket]
+    tables.buckets[bucket] = row
+
+
+@compiled
 def _unchain(tables, row):
     entry = tables.connections[row]
-    bucket = bucket_of(
-        tables, int64(entry.client_address), int64(entry.client_port), int64(entry.protocol)
-    )
+    bucket = _own_bucket(tables, row)
     at = int64(tables.buckets[bucket])
     if at == row:
         tables.buckets[bucket] = entry.next
@@ -368,6 +380,41 @@ def _unchain(tables, row):
         while tables.connections[at].next != row:
             at = int64(tables.connections[at].next)
         tables.connections[at].next = entry.next
+
+
+@apart
+def find(tables, protocol, client, port, virtual, virtual_port, kind):
+    """Return the connection, no template, between these ends, or ``NONE``.
+
+    ``kind`` is the flags ``FLAG_WIDE`` and ``FLAG_NO_PORT`` as it has them.
+    """
+    row = int64(tables.buckets[bucket_of(tables, key_of(tables, client), port, protocol)])
+    for _ in range(CHAIN_LIMIT):
+        if row == NONE:
+            return NONE
+        entry = tables.connections[row]
+        if (
+            int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_WIDE | FLAG_NO_PORT) == kind
+            and entry.client_port == port
+            and entry.virtual_port == virtual_port
+            and entry.protocol == protocol
+            and _is_same(client_of(tables, row), client)
+            and _is_same(virtual_of(tables, row), virtual)
+        ):
+            return row
+        row = int64(entry.next)
+    return NONE
+
+
+@apart
+def fill_port(tables, row, port):
+    """Give a connection that waited for it its client's port."""
+    entry = tables.connections[row]
+    _unchain(tables, row)
+    entry.client_port = port
+    entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_PORT
+    _chain(tables, row)
+    tables.director[0].awaited_count -= 1
 
 
 @compiled

@@ -3,7 +3,7 @@
     key_buckets[hash(engine, key)] -> row -> row -> NONE
 
 The key of the packet that is being scheduled lies in ``tables.key``.  Its template is an ordinary
-one, at whose row ``tables.template_keys`` names the key.
+one, at whose row ``tables.details`` names the key.
 """
 
 from numpy import int64, uint64
@@ -85,7 +85,7 @@ def add(tables, template_row, engine):
     bucket = _bucket_of(tables, engine, tables.key, _size(tables))
     key.next = tables.key_buckets[bucket]
     tables.key_buckets[bucket] = row
-    tables.template_keys[template_row] = row
+    tables.details[template_row] = row
     template = tables.connections[template_row]
     template.client_port = 1 + row % 65_535
     template.conn_flags = int64(template.conn_flags) | FLAG_KEYED
@@ -94,7 +94,7 @@ def add(tables, template_row, engine):
 @apart
 def remove(tables, template_row):
     """Give back the key of a template that goes."""
-    row = int64(tables.template_keys[template_row])
+    row = int64(tables.details[template_row])
     key = tables.keys[row]
     bucket = _bucket_of(tables, int64(key.engine), key.octets, int64(key.length))
     at = int64(tables.key_buckets[bucket])

@@ -5,15 +5,11 @@ int64 to begin with: uint64 + int64 is float64 in NumPy.  An address is a pair (
 bits in host order; a MAC is below 2**48.  Rows refer to rows by number, ``NONE`` (-1) being nobody.
 """
 
-import contextlib
-import mmap
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from pylvs.frames import NONE, REASON_COUNT
-from pylvs.jit import attributed
+from pylvs.frames import REASON_COUNT
 
 # fmt: off
 
@@ -46,8 +42,8 @@ CONNECTION: Final = np.dtype([
     ("in_packets", np.uint32),     # IPVS's in_pkts
     ("wheel_next", np.int32),
     ("wheel_previous", np.int32),
-    ("control", np.int32),         # row of the template it was made under, or NONE
-    ("controls", np.int32),        # of a template: how many were made under it
+    ("control", np.int32),         # row of the template or FTP control connection it is under
+    ("controls", np.int32),        # how many are under it
 ], align=True)
 assert CONNECTION.itemsize == 64
 
@@ -63,6 +59,8 @@ BYPASS: Final = 4
 FLAG_HASHED: Final = 0x0040
 FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
+FLAG_HELPED: Final = 0x0200        # what is said on it is read, and numbers may be shifted
+FLAG_NO_PORT: Final = 0x0800       # its client's port is the one it will come from
 FLAG_TEMPLATE: Final = 0x1000
 FLAG_ONE_PACKET: Final = 0x2000
 FLAG_KEYED: Final = 0x4000         # a template with a key: this flag and the next are not Linux's
@@ -232,6 +230,25 @@ KEY: Final = np.dtype([
     ("octets", np.uint8, (256,)),
 ], align=True)
 
+# What an FTP control connection has said.  Numbers are TCP's, of the side that counts them.
+FTP: Final = np.dtype([
+    ("connection", np.int32),      # row in CONNECTION
+    ("asked", np.int32),           # which reply of the server's the client has asked for
+    ("before", np.int32),          # what the server's numbers are shifted by before ``changed``
+    ("after", np.int32),           # and from there on
+    ("changed", np.int64),         # what followed the text that was last replaced
+    ("reply", np.int64),           # where the reply began that it was in
+    ("client_next", np.int64),     # the client's next byte
+    ("server_next", np.int64),     # the server's, once ``is_known``
+    ("is_known", np.int32),
+    ("in_reply", np.int32),        # it is in the middle of a line
+    ("client_line", np.int32),     # bytes in ``line``
+    ("held_count", np.int32),      # bytes in ``held``
+    ("held_begin", np.int64),      # the number of the first
+    ("line", np.uint8, (64,)),     # of the client's line that is not yet complete
+    ("held", np.uint8, (512,)),    # of a reply whose rest has not come: the client has not seen it
+], align=True)
+
 # Fragments of one packet, until all have come (net/ipv4/ip_fragment.c, struct ipq).
 REASSEMBLY: Final = np.dtype([
     ("state", np.int32),           # FREE, OPEN, or COMPLETE until the batch is over
@@ -341,6 +358,10 @@ DIRECTOR: Final = np.dtype([
     ("keys_seen", np.int64),       # rows of KEY ever used
     ("free_key", np.int64),        # head of the list of those given back
     ("key_size", np.int64),        # of the packet's key, in ``key``
+    ("awaited_count", np.int64),   # connections that wait for their client's port
+    ("data_sender_count", np.int64),
+    ("talk_rover", np.int64),      # where to look for a free row of FTP
+    ("ftp_helper", np.int64),      # the control connections of FTP are listened to
     ("starter_count", np.int64),   # services whose servers may speak first (persistence.SIP)
     ("services_seen", np.int64),   # rows of SERVICE ever used
     ("servers_seen", np.int64),    # rows of SERVER ever used
@@ -384,9 +405,10 @@ BLOCKS_LIMIT: Final = 4_096
 CACHE_LIMIT: Final = 65_536
 MARK_RULES_LIMIT: Final = 1_024
 PORTS_LIMIT: Final = 16
-_MAP_NORESERVE: Final = 0x4000  # sys/mman.h
 EXCEPTION_LIMIT: Final = 1_024
 KEY_LIMIT: Final = 65_536
+TALKS_LIMIT: Final = 4_096
+DATA_SENDERS_LIMIT: Final = 1_024
 FAR_FUTURE: Final = 1 << 62
 
 
@@ -432,7 +454,9 @@ TABLES: Final = np.dtype([
     ("key", np.uint8, (256,)),          # of the packet that is being scheduled
     ("keys", KEY, (KEY_LIMIT,)),
     ("key_buckets", np.int32, (KEY_LIMIT,)),
-    ("template_keys", np.int32, (ROOM.connections,)),  # of the keyed template in the same row
+    ("talks", FTP, (TALKS_LIMIT,)),
+    ("data_senders", np.int32, (DATA_SENDERS_LIMIT,)),  # servers of FTP, masqueraded
+    ("details", np.int32, (ROOM.connections,)),  # row in ``keys`` or ``talks`` of a connection's
     ("reassembly", REASSEMBLY, (REASSEMBLY_LIMIT,)),
     ("runs", np.int32, (REASSEMBLY_LIMIT, RUNS_LIMIT, 2)),  # begin and end of what has come
     ("tickets", np.int64, (TOKEN_BUCKETS,)),  # fragments that a source has sent
@@ -443,55 +467,3 @@ TABLES: Final = np.dtype([
 ], align=True)
 
 # fmt: on
-
-
-class Tables:
-    """Everything the director remembers: each field of ``TABLES`` as an array, for Python.
-
-    ``all`` is the record itself, TABLES[1], as doors take it.
-    """
-
-    def __init__(self, world: Any) -> None:
-        self.all = world
-        for name in TABLES.names or ():
-            setattr(self, name, world[0][name])
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"there is no table {name}")
-
-
-def new_tables(limits: Limits, seed: Sequence[int]) -> Tables:
-    """Return empty tables.  ``seed`` keys the flow hash: random numbers, signed, of 64 bits."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-    room = mmap.mmap(-1, TABLES.itemsize, flags)
-    # A lookup among a million connections waits for page tables too: with pages of 2 MB a seventh
-    # less.  Where the kernel does not have them, it says so, and that is all.
-    assert TABLES.fields
-    begin = TABLES.fields["buckets"][1] & -mmap.PAGESIZE  # what follows is the connections' too
-    with contextlib.suppress(OSError):
-        room.madvise(mmap.MADV_HUGEPAGE, begin, TABLES.itemsize - begin)
-    tables = Tables(attributed(np.frombuffer(room, TABLES, 1)))
-    director = tables.director[0]
-    for name, value in limits._asdict().items():
-        assert value <= getattr(ROOM, name), f"no room for {value} {name}"
-        director[f"{name}_limit"] = value
-    for number in range(SEEDS):
-        director[f"seed_{number}"] = seed[number]
-    bucket_bits = max(4, (limits.connections - 1).bit_length())
-    director["hash_shift"] = HASH_BITS - bucket_bits
-    tables.buckets[: 1 << bucket_bits] = NONE
-    for name in (
-        *("wheel", "service_buckets", "sender_buckets", "trash_buckets", "neighbour_buckets"),
-        *("slot_owners", "cache_buckets", "key_buckets"),
-    ):
-        getattr(tables, name)[:] = NONE
-    for name in ("free", "free_server", "free_key", "doomed"):
-        director[name] = NONE
-    director["tick"] = -1
-    director["dice"] = seed[0] & 0x7FFF_FFFF
-    director["chores_ms"] = FAR_FUTURE
-    for name, value in SETTINGS.items():
-        director[name] = value
-    tables.held["neighbour"] = NONE
-    tables.drop_counters[:] = range(len(tables.drop_counters))
-    return tables

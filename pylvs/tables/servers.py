@@ -16,7 +16,7 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.tables.addresses import address_of, is_at, set_address
 from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, TRASH_BUCKETS, TUNNEL
-from pylvs.wire import ip
+from pylvs.wire import ip, ipv4, transport
 
 CONNECTIONS, IN_PACKETS, OUT_PACKETS, IN_BYTES, OUT_BYTES = range(5)  # columns of totals
 _TUNNELED: Final = 0x2_0000  # in the place of a protocol
@@ -85,10 +85,46 @@ def is_sender(tables, address):
     return False
 
 
+@apart
+def is_data_sender(tables, address):
+    """Whether FTP's data may come from here: a masqueraded server of an FTP service."""
+    for place in range(tables.director[0].data_sender_count):
+        if is_at(tables.servers[tables.data_senders[place]], address):
+            return True
+    return False
+
+
+@compiled
+def _sends_data(server):
+    return (
+        server.forwarding == MASQUERADE
+        and server.protocol == ipv4.TCP
+        and server.virtual_port == transport.FTP
+        and server.virtual_mark == 0
+    )
+
+
+@apart
+def _note_data_sender(tables, row, sends):
+    """Add a server to those, as far as there is room, or take it out."""
+    director = tables.director[0]
+    count = director.data_sender_count
+    if sends and count < tables.data_senders.size:
+        tables.data_senders[count] = row
+        director.data_sender_count = count + 1
+    for place in range(count):
+        if not sends and tables.data_senders[place] == row:
+            tables.data_senders[place] = tables.data_senders[count - 1]
+            director.data_sender_count = count - 1
+            return
+
+
 @compiled
 def link_sender(tables, row):
     """Let a server be found by the address and port it sends from, or its tunnel ends at."""
     server = tables.servers[row]
+    if _sends_data(server):
+        _note_data_sender(tables, row, True)
     bucket = _sender_bucket(server)
     if bucket != NONE:
         server.next_sender = tables.sender_buckets[bucket]
@@ -99,6 +135,8 @@ def link_sender(tables, row):
 def unlink_sender(tables, row):
     """Undo ``link_sender``, before the server's method or tunnel changes."""
     server = tables.servers[row]
+    if _sends_data(server):
+        _note_data_sender(tables, row, False)
     bucket = _sender_bucket(server)
     if bucket == NONE:
         return

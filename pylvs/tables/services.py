@@ -16,10 +16,8 @@ from pylvs.jit import apart, compiled
 from pylvs.tables import servers
 from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
 from pylvs.tables.layouts import SERVICE_BUCKETS
-from pylvs.wire import ip, ipv4
+from pylvs.wire import ip, ipv4, transport
 
-FTP: Final = 21
-FTP_DATA: Final = 20
 _MARKED: Final = 0x1_0000  # in the place of a protocol, where services of marks are hashed
 
 
@@ -80,9 +78,9 @@ def find_for(tables, frame):
     if (
         director.ftp_count
         and frame.protocol == ipv4.TCP
-        and (port == FTP_DATA or port >= director.ip_unprivileged_port_start)
+        and (port == transport.FTP_DATA or port >= director.ip_unprivileged_port_start)
     ):
-        row = find(tables, ipv4.TCP, destination, FTP)
+        row = find(tables, ipv4.TCP, destination, transport.FTP)
         if row != NONE:
             return row
     if director.any_port_count:
@@ -152,7 +150,7 @@ def _count(director, service, step):
         director.mark_count += step
     elif service.port == 0:
         director.any_port_count += step
-    elif service.port == FTP and service.protocol == ipv4.TCP:
+    elif service.port == transport.FTP and service.protocol == ipv4.TCP:
         director.ftp_count += step
 
 

@@ -39,6 +39,9 @@ UDP_LENGTH: Final = 4
 UDP_CHECKSUM: Final = 6
 UDP_HEADER_SIZE: Final = 8
 
+FTP_DATA: Final = 20
+FTP: Final = 21
+
 FIN: Final = 0x01
 SYN: Final = 0x02
 RST: Final = 0x04

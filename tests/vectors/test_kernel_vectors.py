@@ -2,9 +2,10 @@
 
 ``core.json.xz`` holds captures from a real kernel's IPVS (ipvsadm 1.31): commands, frames in,
 frames out, listings; ``ipv6.json.xz`` the same of IPv6, random scenarios too; ``cli.json.xz``
-commands and what they say; ``random.json.xz`` random scenarios of ``tools/oracle``: those that once
-found a difference, and some that reach what nothing else does.  They are compared by
-``tools/conformance.py``, which says what is masked.
+commands and what they say; ``ftp.json.xz`` talks that its FTP helper listened to;
+``random.json.xz`` random scenarios of ``tools/oracle``: those that once found a difference, and
+some that reach what nothing else does.  They are compared by ``tools/conformance.py``, which says
+what is masked.
 """
 
 import copy
@@ -17,7 +18,7 @@ from tools.conformance import check, read
 from tools.spoken import SpokenGuest
 
 HERE = pathlib.Path(__file__).parent
-VECTORS = read([str(HERE / f"{name}.json.xz") for name in ("core", "ipv6", "cli", "random")])
+VECTORS = read([str(HERE / f"{name}.json.xz") for name in ("core", "ipv6", "cli", "ftp", "random")])
 # Uncompiled, schedulers' long mappings say no more than their short ones and take a minute.
 LONG = 1_000
 SPOKEN = ("cli_errors_empty", "cli_on_service", "thresholds", "tun_gue", "persist_tcp", "sched_wrr")
@@ -25,7 +26,7 @@ NAMES = [name for name, one in VECTORS.items() if not (UNCOMPILED and len(one["e
 
 
 def test_there_are_captures_to_compare():
-    assert len(VECTORS) == 119 + 12 + 7 + 2 + 22
+    assert len(VECTORS) == 119 + 12 + 7 + 2 + 4 + 22
 
 
 @pytest.mark.parametrize("name", NAMES)

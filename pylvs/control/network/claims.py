@@ -6,8 +6,8 @@ was taken and drop what the director has claimed:
 
     services' (protocol, VIP, port), all ports of a service for any port, what a firewall mark's
     service gets; fragments, ICMP errors and pings to VIPs that are not the host's; what masqueraded
-    servers send from (RIP, port), fragments of it, and ICMP errors about them, to anybody but this
-    host
+    servers send from (RIP, port), FTP's from all that its data may come from, fragments of it, and
+    ICMP errors about them, to anybody but this host
 
 A VIP that is an address of the host's keeps its fragments and errors there: they may concern the
 host's own connections; fragments of services' packets are dropped once the host has put them
@@ -30,11 +30,13 @@ from pylvs.control.model import (
 )
 from pylvs.control.network.nftables import Nftables
 from pylvs.errors import HostError
+from pylvs.wire import transport
 from pylvs.wire.text import address_text, family_of, is_ipv6
 
 TABLE: Final = "pylvs"
 _PRIORITY: Final = -500
-_FTP: Final = 21
+_UNPRIVILEGED: Final = 1_024
+_DATA_PORTS: Final = f"{_UNPRIVILEGED}-65535"
 _ALL_PORTS: Final = (0, 65_535)
 
 _SERVICES: Final = """
@@ -59,6 +61,7 @@ _PACKETS: Final = """
     {ip} daddr @local{v} accept
     {fragments} {ip} saddr @senders{v} drop
     meta l4proto . {ip} saddr . th sport @servers{v} drop
+    meta l4proto . {ip} saddr . th sport @data{v} drop
     {errors} {quoted} @quoted{v} drop
   }}
 """
@@ -98,6 +101,7 @@ _KINDS: Final = {
     "any_port": "type inet_proto . {address};",
     "ftp": "type inet_proto . {address} . inet_service; flags interval;",
     "servers": "type inet_proto . {address} . inet_service;",
+    "data": "type inet_proto . {address} . inet_service; flags interval;",
     "senders": "type {address};",
     "quoted": "typeof {quoted};",
     "own": "type {address};",
@@ -138,18 +142,32 @@ def claims_of(service: Service | None, local: Collection[int]) -> frozenset[Clai
         else:
             protocol = PROTOCOL_NAMES[key.protocol].lower()
             elements.add((name("any_port"), f"{protocol} . {address}"))
-        is_ftp = key.port == _FTP and key.protocol == PROTOCOLS["tcp"]
-        if is_ftp and service.terms.persistent and key.address not in local:
-            ranges = ("20", "1024-65535")
+        if _is_ftp(key) and key.address not in local:
+            ranges = ("20", _DATA_PORTS)
             elements |= {(name("ftp"), f"tcp . {address} . {ports}") for ports in ranges}
     elements.update(senders_of(key, service.servers.values()))
     return frozenset(elements)
 
 
-def senders_of(service: ServiceKey, servers: Iterable[Server]) -> list[Sender]:
-    """Return what servers of a service put into the sets, beside what the service does."""
-    protocol = service.protocol
-    return [(protocol, *server.key) for server in servers if server.method == MASQUERADE]
+def _is_ftp(key: ServiceKey) -> bool:
+    return key.port == transport.FTP and key.protocol == PROTOCOLS["tcp"] and not key.mark
+
+
+def senders_of(service: ServiceKey, servers: Iterable[Server]) -> list[Claim]:
+    """Return what servers of a service put into the sets, beside what the service does.
+
+    FTP's send their data from any port, or from the one below their own.
+    """
+    masqueraded = [server.key for server in servers if server.method == MASQUERADE]
+    senders: list[Claim] = [(service.protocol, *key) for key in masqueraded]
+    if _is_ftp(service):
+        for address, port in masqueraded:
+            below = [str(port - 1)] if 0 < port <= _UNPRIVILEGED else []
+            senders += [
+                (_set_name("data", address), f"tcp . {address_text(address)} . {ports}")
+                for ports in (*below, _DATA_PORTS)
+            ]
+    return senders
 
 
 def elements_of(claim: Claim) -> tuple[Element, ...]:
