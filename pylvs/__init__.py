@@ -6,8 +6,8 @@
 
 Layers, each importing only from those to its right:
 
-    cli -> lab -> control -> engine -> host, schedulers, drivers -> forwarding
-        -> tables -> wire -> frames -> jit
+    cli -> lab -> control -> engine -> host, schedulers, persistence, helpers, drivers
+        -> forwarding -> tables -> wire -> frames -> jit
 
 Start reading at ``engine/director.py``, the door, and follow one frame through the four stages.
 The words are LVS's own: a director balances virtual services over real servers.

@@ -12,8 +12,9 @@ import click
 from pylvs.errors import HostError, UsageError
 
 _RUN = pathlib.Path("/run/pylvs")
+MODES = ("nat", "dr", "tun", "l3dsr")
 _IPV6 = click.option("--ipv6", is_flag=True, help="IPv6 throughout.")
-_MODE = click.argument("mode", type=click.Choice(["nat", "dr", "tun"]), default="nat")
+_MODE = click.argument("mode", type=click.Choice(MODES), default="nat")
 
 
 @click.group()
@@ -21,7 +22,7 @@ def command() -> None:
     """Build a network of namespaces to try the director in: client, router, director, real servers.
 
     \b
-    pylvs lab demo            all three methods, one after the other
+    pylvs lab demo            every method, one after the other
     pylvs lab up dr           one that stays; then exec, status, down
     pylvs lab exec client curl -s http://192.168.0.211/
     pylvs lab up nat --ipv6   the same with IPv6
@@ -29,7 +30,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("modes", nargs=-1, type=click.Choice(["nat", "dr", "tun"]))
+@click.argument("modes", nargs=-1, type=click.Choice(MODES))
 @_IPV6
 def demo(modes: tuple[str, ...], ipv6: bool) -> None:
     """Send real HTTP through the director and show who answered, counters and a capture."""
@@ -41,7 +42,7 @@ def demo(modes: tuple[str, ...], ipv6: bool) -> None:
 
     version = 6 if ipv6 else 4
     while_compiling(warm)
-    for mode in modes or ("nat", "dr", "tun"):
+    for mode in modes or MODES:
         lacking = what_lacks(mode, version)
         if lacking and modes:
             raise HostError(lacking)

@@ -4,7 +4,8 @@ import click
 
 from pylvs.cli.services import parse_address
 from pylvs.control import realserver
-from pylvs.control.model import METHODS
+from pylvs.control.model import DSCP_MAX, METHODS
+from pylvs.errors import UsageError
 
 _MODE = click.option("--mode", type=click.Choice(list(METHODS)), default="dr", show_default=True)
 _VIPS = click.option(
@@ -28,12 +29,19 @@ def command() -> None:
 @click.option(
     "--gateway", metavar="IP", help="New default gateway: the director's address, for NAT."
 )
+@click.option(
+    "--dscp", type=click.IntRange(1, DSCP_MAX), metavar="N", help="The director's, for l3dsr."
+)
 @_DRY
-def setup(vips: tuple[str, ...], mode: str, gateway: str | None, dry_run: bool) -> None:
-    """Take the VIP without answering ARP for it, and decapsulate if need be."""
+def setup(
+    vips: tuple[str, ...], mode: str, gateway: str | None, dscp: int | None, dry_run: bool
+) -> None:
+    """Take the VIP without answering ARP for it; undo what the director does to reach it."""
     addresses = [parse_address(vip) for vip in vips]
+    if (mode == "l3dsr") != bool(dscp) or (dscp and len(addresses) > 1):
+        raise UsageError("--mode l3dsr and --dscp N go together, with one --vip")
     router = parse_address(gateway) if gateway else 0
-    lines = realserver.setup_lines(addresses, mode, router)
+    lines = realserver.setup_lines(addresses, mode, router, dscp or 0)
     if dry_run:
         click.echo("\n".join(lines))
         return

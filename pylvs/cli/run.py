@@ -25,6 +25,7 @@ Examples
   pylvs run --iface eth0 --iface eth1 --vip 10.133.146.47:80 \\
             --rs 192.168.79.129:8080 --rs 192.168.79.131:8080 --mode nat
   pylvs run --iface eth0 --vip 10.0.0.53:53/udp --rs 10.0.0.5
+  pylvs run --iface eth0 --vip 10.0.0.80:80 --rs 198.51.100.5 --mode l3dsr --dscp 10
   pylvs run --iface eth0 --rules /etc/ipvsadm.rules
   ipvsadm -Sn | pylvs run --iface eth0 --rules -
   pylvs run --iface eth0 --vip 10.0.0.80:443 --rs 10.0.0.5 --rs 10.0.0.6 -s sh -b sh-port -p 300

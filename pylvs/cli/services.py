@@ -17,6 +17,8 @@ from pylvs.control.ipvsadm.rules import (
 )
 from pylvs.control.model import (
     DEFAULT_SCHEDULER,
+    DSCP_MAX,
+    L3DSR,
     MASQUERADE,
     METHODS,
     PROTOCOLS,
@@ -32,74 +34,80 @@ from pylvs.control.model import (
 from pylvs.errors import RuleError, UsageError
 from pylvs.wire.text import family_of, is_unicast
 
+_OPTIONS = (
+    click.option(
+        "--vip",
+        "vips",
+        multiple=True,
+        metavar="IP:PORT[/udp|/sctp]",
+        help="A virtual service; /tcp is the default.  May be given again.",
+    ),
+    click.option(
+        "--rs",
+        "servers",
+        multiple=True,
+        metavar="IP[:PORT][,weight=N...]",
+        help="A real server of every --vip.  Without a port, the service's.  More "
+        "settings: upper=N and lower=N, connection thresholds.",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(list(METHODS)),
+        help="Forwarding method: nat, dr (default), tun or l3dsr.",
+    ),
+    click.option(
+        "--dscp",
+        type=click.IntRange(1, DSCP_MAX),
+        metavar="N",
+        help="What marks the packets of --mode l3dsr: it stands for the VIP.",
+    ),
+    click.option("-m", "mode_flag", flag_value="nat", help="The same as --mode nat."),
+    click.option("-g", "mode_flag", flag_value="dr", help="The same as --mode dr."),
+    click.option("-i", "mode_flag", flag_value="tun", help="The same as --mode tun."),
+    click.option(
+        "--scheduler",
+        "-s",
+        metavar="NAME",
+        help="rr wrr lc wlc (the default) lblc lblcr dh sh sed nq fo ovf mh twos, or a "
+        "plug-in: package.module:Class.",
+    ),
+    click.option(
+        "--sched-flags",
+        "-b",
+        metavar="NAMES",
+        help="Scheduler flags: sh-fallback, sh-port, mh-fallback, mh-port.",
+    ),
+    click.option(
+        "--persistent",
+        "-p",
+        type=click.IntRange(1, 2_678_400),
+        metavar="SECONDS",
+        help="Send a client to the same server again for this long.",
+    ),
+    click.option(
+        "--pe",
+        "engine",
+        metavar="NAME",
+        help="Tell a client's uses apart: sip, by Call-ID, or package.module:Class.",
+    ),
+    click.option("--netmask", "-M", metavar="MASK", help="Persistence of whole networks."),
+    click.option("--ops", is_flag=True, help="Schedule every UDP packet by itself."),
+    click.option(
+        "--timeout",
+        metavar="TCP,TCPFIN,UDP",
+        help="Connection timeouts in seconds; 0 keeps the default (900,120,300).",
+    ),
+    click.option(
+        "--rules",
+        metavar="FILE",
+        help="Services as ipvsadm -S prints them; - for standard input.",
+    ),
+)
+
 
 def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that state services to a command."""
-    for option in reversed(
-        (
-            click.option(
-                "--vip",
-                "vips",
-                multiple=True,
-                metavar="IP:PORT[/udp|/sctp]",
-                help="A virtual service; /tcp is the default.  May be given again.",
-            ),
-            click.option(
-                "--rs",
-                "servers",
-                multiple=True,
-                metavar="IP[:PORT][,weight=N...]",
-                help="A real server of every --vip.  Without a port, the service's.  More "
-                "settings: upper=N and lower=N, connection thresholds.",
-            ),
-            click.option(
-                "--mode",
-                type=click.Choice(list(METHODS)),
-                help="Forwarding method: nat, dr (default) or tun.",
-            ),
-            click.option("-m", "mode_flag", flag_value="nat", help="The same as --mode nat."),
-            click.option("-g", "mode_flag", flag_value="dr", help="The same as --mode dr."),
-            click.option("-i", "mode_flag", flag_value="tun", help="The same as --mode tun."),
-            click.option(
-                "--scheduler",
-                "-s",
-                metavar="NAME",
-                help="rr wrr lc wlc (the default) lblc lblcr dh sh sed nq fo ovf mh twos, or a "
-                "plug-in: package.module:Class.",
-            ),
-            click.option(
-                "--sched-flags",
-                "-b",
-                metavar="NAMES",
-                help="Scheduler flags: sh-fallback, sh-port, mh-fallback, mh-port.",
-            ),
-            click.option(
-                "--persistent",
-                "-p",
-                type=click.IntRange(1, 2_678_400),
-                metavar="SECONDS",
-                help="Send a client to the same server again for this long.",
-            ),
-            click.option(
-                "--pe",
-                "engine",
-                metavar="NAME",
-                help="Tell a client's uses apart: sip, by Call-ID, or package.module:Class.",
-            ),
-            click.option("--netmask", "-M", metavar="MASK", help="Persistence of whole networks."),
-            click.option("--ops", is_flag=True, help="Schedule every UDP packet by itself."),
-            click.option(
-                "--timeout",
-                metavar="TCP,TCPFIN,UDP",
-                help="Connection timeouts in seconds; 0 keeps the default (900,120,300).",
-            ),
-            click.option(
-                "--rules",
-                metavar="FILE",
-                help="Services as ipvsadm -S prints them; - for standard input.",
-            ),
-        )
-    ):
+    for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
@@ -127,7 +135,7 @@ def parse_service(text: str) -> ServiceKey:
 
 
 def parse_server(
-    text: str, service: ServiceKey, method: int, families: Collection[int]
+    text: str, service: ServiceKey, method: int, families: Collection[int], dscp: int = 0
 ) -> Server | None:
     """Return the real server that an --rs names for one service; raises UsageError.
 
@@ -162,7 +170,7 @@ def parse_server(
         values[name] = number
     if values["lower"] > values["upper"]:
         raise UsageError(f"--rs {text}: the lower threshold is above the upper one")
-    return Server(ServerKey(address, port), method, **values)
+    return Server(ServerKey(address, port), method, **values, dscp=dscp)
 
 
 def _terms(
@@ -204,6 +212,7 @@ def commands_of(
     mode: str | None,
     mode_flag: str | None,
     scheduler: str | None,
+    dscp: int | None = None,
     sched_flags: str | None = None,
     persistent: int | None = None,
     netmask: str | None = None,
@@ -214,7 +223,7 @@ def commands_of(
 ) -> list[Command]:
     """Return what the options state, as commands; raises UsageError with every fault named."""
     stated = vips or servers or mode or mode_flag or scheduler or sched_flags or persistent
-    if rules is not None and (stated or netmask or engine or ops):
+    if rules is not None and (stated or netmask or engine or ops or dscp):
         raise UsageError(
             "--rules states everything: --vip, --rs and what goes with them exclude it"
         )
@@ -228,6 +237,8 @@ def commands_of(
     if servers and not vips:
         raise UsageError("--rs without --vip: name the virtual service, as in --vip 192.0.2.10:80")
     method = METHODS[mode or mode_flag or "dr"]
+    if (method == L3DSR) != bool(dscp):
+        raise UsageError("--mode l3dsr and --dscp N go together")
     faults = []
     planned: list[tuple[ServiceKey, Terms]] = []
     for vip in vips:
@@ -246,7 +257,7 @@ def commands_of(
         seen = set()
         for text in servers:
             try:
-                server = parse_server(text, service, method, families)
+                server = parse_server(text, service, method, families, dscp or 0)
             except UsageError as error:
                 faults.append(str(error))
                 continue

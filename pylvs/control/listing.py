@@ -42,6 +42,7 @@ class ServerRow(NamedTuple):
     upper: int
     lower: int
     tunnel: tuple[int, int, int]
+    dscp: int
     counters: Counters
     rates: Counters
 
@@ -75,6 +76,7 @@ class ConnectionRow(NamedTuple):
 _SERVER_FIELDS: Final = [
     "next", "address_high", "address_low", "port", "forwarding", "weight", "active", "inactive",
     "persistent", "upper", "lower", "tunnel_type", "tunnel_port", "tunnel_flags",
+    "dscp",
 ]  # fmt: skip
 _CONNECTION_FIELDS: Final = [
     "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
@@ -87,7 +89,7 @@ _NOTHING: Final = Counters(0, 0, 0, 0, 0)
 def _server_row(values: tuple[int, ...], counters: Counters, rates: Counters) -> ServerRow:
     address = joined(values[1], values[2]) if values[1] else values[2]
     key = ServerKey(address, values[3])
-    return ServerRow._make((key, *values[4:11], values[11:], counters, rates))
+    return ServerRow._make((key, *values[4:11], values[11:14], values[14], counters, rates))
 
 
 class _Snapshot(NamedTuple):

@@ -36,7 +36,7 @@ log = logging.getLogger("pylvs")
 _ROWS_AT_ONCE: Final = 16_384
 _EVERYTHING: Final = ServiceKey(0, 0, 0)
 _NO_TERMS: tuple[int, ...] = (0,) * 6
-_NO_SERVER: tuple[int, ...] = (0,) * 10
+_NO_SERVER: tuple[int, ...] = (0,) * 11
 _KINDS: Final = {
     "A": mailbox.ADD_SERVICE,
     "E": mailbox.EDIT_SERVICE,

@@ -12,9 +12,10 @@ from pylvs.wire.text import endpoint_text, family_of, is_unicast
 
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
 PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP", 132: "SCTP", 0: "IP"}
-METHODS: Final = {"nat": 0, "tun": 2, "dr": 3}
-METHOD_NAMES: Final = {0: "Masq", 1: "Local", 2: "Tunnel", 3: "Route"}
-MASQUERADE, LOCAL, TUNNEL, ROUTE = range(4)
+METHODS: Final = {"nat": 0, "tun": 2, "dr": 3, "l3dsr": 5}
+METHOD_NAMES: Final = {0: "Masq", 1: "Local", 2: "Tunnel", 3: "Route", 5: "L3DSR"}
+MASQUERADE, LOCAL, TUNNEL, ROUTE, _, L3DSR = range(6)
+DSCP_MAX: Final = 63
 TUNNEL_TYPES: Final = ("ipip", "gue", "gre")
 IPIP, GUE, GRE = range(3)
 CHECKSUM, REMOTE_CHECKSUM = 1, 2  # of a tunnel's flags
@@ -98,6 +99,7 @@ class Server(NamedTuple):
     tunnel_type: int = IPIP
     tunnel_port: int = 0
     tunnel_flags: int = 0
+    dscp: int = 0  # L3DSR's mark, from 1 on
 
 
 class Terms(NamedTuple):

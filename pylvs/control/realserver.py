@@ -5,6 +5,7 @@
 | dr | on lo | arp_ignore 1, arp_announce 2 | the gateway is the router, never the director |
 | tun | on tunl0 | the same, rp_filter 0 | decapsulation: the kernel's ipip, or pylvs's own |
 | nat | none | none | the gateway is the director |
+| l3dsr | on lo | as for dr | nftables gives packets with the service's DSCP the VIP back |
 
 ``arp_ignore`` keeps the server from answering ARP for the VIP, ``arp_announce`` from naming it in
 its own requests.  IPv6 takes neither: Linux answers a solicitation only where the address is.  Its
@@ -24,6 +25,7 @@ from pylvs.errors import HostError
 from pylvs.wire.text import address_text, family_of, is_ipv6
 
 TUNNEL_DEVICES: Final = {4: "tunl0", 6: "ip6tnl0"}
+_TABLE: Final = "pylvs_l3dsr"
 _MODULES: Final = {4: "ipip", 6: "ip6_tunnel"}
 _IPV6_METRIC: Final = " metric 1024 "  # what IPv6 routes have that were given none
 _DEFAULT_ROUTES: Final = {4: "default route", 6: "IPv6 default route"}  # in the record
@@ -52,8 +54,8 @@ def kernel_decapsulates(family: int) -> bool:
     return pathlib.Path("/sys/module", module).exists()
 
 
-def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
-    """Return the shell lines that make this host a real server."""
+def setup_lines(vips: list[int], mode: str, gateway: int = 0, dscp: int = 0) -> list[str]:
+    """Return the shell lines that make this host a real server; ``dscp`` is l3dsr's mark."""
     settings = _settings(vips, mode)
     lines = [f"echo {value} > /proc/sys/{name}" for name, value in settings.items()]
     families = sorted(set(map(family_of, vips)))
@@ -62,10 +64,24 @@ def setup_lines(vips: list[int], mode: str, gateway: int = 0) -> list[str]:
             lines += _tunnel_lines(family)
     if mode != "nat":
         lines += [f"ip address add {_place_of(vip, mode)}" for vip in vips]
+    if mode == "l3dsr":
+        lines += [line for vip in vips for line in _readdressing(vip, dscp)]
     if gateway:
         text, option = address_text(gateway), "-6 " if is_ipv6(gateway) else ""
         lines.append(f"ip {option}route replace default via {text}")
     return lines
+
+
+def _readdressing(vip: int, dscp: int) -> list[str]:
+    """Return the lines that have packets to this host with a mark addressed to the VIP again."""
+    family = "ip6" if is_ipv6(vip) else "ip"
+    chain = f"{family} {_TABLE} prerouting"
+    marked = f"fib daddr type local {family} dscp {dscp}"
+    return [
+        f"nft add table {family} {_TABLE}",
+        f"nft 'add chain {chain} {{ type filter hook prerouting priority raw; }}'",
+        f"nft add rule {chain} {marked} {family} daddr set {address_text(vip)}",
+    ]
 
 
 def _tunnel_lines(family: int) -> list[str]:
@@ -97,6 +113,9 @@ def undo_lines(vips: list[int], mode: str, before: dict[str, str]) -> list[str]:
     lines = []
     if mode != "nat":
         lines += [f"ip address del {_place_of(vip, mode)}".removesuffix(" nodad") for vip in vips]
+    if mode == "l3dsr":
+        families = sorted({"ip6" if is_ipv6(vip) else "ip" for vip in vips})
+        lines += [f"nft delete table {family} {_TABLE}" for family in families]
     if mode == "tun":
         for family in sorted(set(map(family_of, vips))):
             device = TUNNEL_DEVICES[family]

@@ -8,7 +8,7 @@ others  ->              an answer, or plain forwarding, where no host stack sees
 from numpy import int64
 
 from pylvs.engine.late_errors import tell_unreachable
-from pylvs.forwarding import masquerade, related, segments, tunnel
+from pylvs.forwarding import l3dsr, masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
 from pylvs.helpers import ftp
@@ -21,6 +21,7 @@ from pylvs.tables.layouts import (
     FLAG_HELPED,
     FLAG_ONE_PACKET,
     FORWARDING_MASK,
+    L3DSR,
     MASQUERADE,
     TUNNEL,
     UNICAST,
@@ -171,6 +172,11 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
             if helped and not ftp.follow_request(tables, memory, frame, now_ms):
                 return
             masquerade.translate_request(tables, memory, frame, entry)
+    elif method == L3DSR:
+        if frame.quotes == 0 and masquerade.is_impossible(frame):
+            discard(frame, Reason.TRUNCATED)
+            return
+        l3dsr.readdress(tables, memory, frame, entry, int64(server.dscp))
     hop = int64(server.neighbour)
     send(tables, memory, frames, count, frame, path_row, hop, mtu, now_ms)
 

@@ -62,6 +62,7 @@ COMMAND: Final = np.dtype([
         "tunnel_type",
         "tunnel_port",
         "tunnel_flags",
+        "dscp",
         "mac",
         "now_ms",
         "result",
@@ -203,6 +204,7 @@ def _edit_server(tables, server, command):
     server.tunnel_type = command.tunnel_type
     server.tunnel_port = command.tunnel_port
     server.tunnel_flags = command.tunnel_flags
+    server.dscp = command.dscp
     tunnel.measure(server)
     server.exception = UNROUTED
     if changed or command.kind == ADD_SERVER:

@@ -29,13 +29,16 @@ def is_impossible(frame):
 def translate_request(tables, memory, frame, entry):
     """Rewrite VIP:vport to RIP:rport."""
     port_field, port = transport.DESTINATION_PORT, int64(entry.server_port)
+    _translate(memory, frame, port_field, port, redirect(tables, memory, frame, entry))
+
+
+@compiled
+def redirect(tables, memory, frame, entry):
+    """Rewrite VIP to RIP in the IP header; return the difference it makes to checksums."""
     if frame.family == 4:
-        address = int64(entry.server_address)
-        difference = _replace_ipv4(memory, frame.ip, ipv4.DESTINATION, address)
-    else:
-        wide = connections.server_of(tables, frame.connection)
-        difference = _replace_ipv6(memory, frame.ip + ipv6.DESTINATION, wide)
-    _translate(memory, frame, port_field, port, difference)
+        return _replace_ipv4(memory, frame.ip, ipv4.DESTINATION, int64(entry.server_address))
+    wide = connections.server_of(tables, frame.connection)
+    return _replace_ipv6(memory, frame.ip + ipv6.DESTINATION, wide)
 
 
 @compiled

@@ -17,7 +17,7 @@ from typing import Final
 
 from pylvs.control import realserver
 from pylvs.errors import HostError
-from pylvs.lab.topology import Topology
+from pylvs.lab.topology import DSCP, Topology
 from pylvs.lab.webserver import has_ipv6
 from pylvs.wire.text import address_of
 
@@ -38,6 +38,8 @@ def require_tools() -> None:
 
 def what_lacks(mode: str, version: int = 4) -> str:
     """Return what keeps a lab of this mode from being built here, or nothing."""
+    if mode == "l3dsr":
+        return "" if shutil.which("nft") else "its real servers need nft: apt-get install nftables"
     if mode != "tun" or realserver.kernel_decapsulates(version):
         return ""
     if os.access("/dev/net/tun", os.R_OK | os.W_OK):
@@ -107,7 +109,8 @@ class Lab:
             self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter")
             self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects")
         for server in self.topology.servers:
-            lines = realserver.setup_lines([address_of(self.topology.vip)], self.topology.mode)
+            vips = [address_of(self.topology.vip)]
+            lines = realserver.setup_lines(vips, self.topology.mode, dscp=DSCP)
             for line in lines:
                 self.shell(server, line)
 

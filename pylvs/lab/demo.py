@@ -21,6 +21,9 @@ _PICTURES: Final = {
     "  requests get a real server's MAC; it answers the client itself, as the VIP",
     "tun": "client {client} -- router -- LAN {{ director [VIP {vip}], rs1 {rs1}, rs2 {rs2} }}\n"
     "  requests go to a real server inside IPIP; it answers the client itself, as the VIP",
+    "l3dsr": "client {client} -- router -- director [VIP {vip}]\n"
+    "                         \\-- LAN of its own {{ rs1 {rs1}, rs2 {rs2} }}\n"
+    "  requests go to a real server's address, marked; it answers the client itself, as the VIP",
 }
 
 

@@ -3,6 +3,7 @@
 nat   client -- router -- director -- rs1, rs2         replies come back through the director
 dr    client -- router -- { director, rs1, rs2 }       one LAN; replies go straight to the router
 tun   the same, and the director wraps what it sends
+l3dsr client -- router -- { director } and, on a LAN of their own, { rs1, rs2 }
 """
 
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Topology:
         for interface in director.interfaces:
             words += ["--iface", interface.name]
         words += ["--vip", self.endpoint, "--mode", self.mode, "--scheduler", "rr"]
+        words += ["--dscp", str(DSCP)] if self.mode == "l3dsr" else []
         for address in self.servers.values():
             words += ["--rs", f"{bracketed(address)}:{self.server_port}"]
         return words
@@ -64,6 +66,9 @@ def bracketed(address: str) -> str:
     """Return an address as it stands before a port."""
     return f"[{address}]" if ":" in address else address
 
+
+DSCP: Final = 10
+"""What marks the packets of the l3dsr lab's service."""
 
 _IPV4: Final = {
     "outside": "110.0.0.%s/24",
@@ -124,11 +129,29 @@ def _one_lan(plan: _Plan, mode: str) -> Topology:
     return Topology(mode, nodes, plan.address("lan", 211), 80, 80, _rips(real))
 
 
+def _routed(plan: _Plan) -> Topology:
+    real = plan.servers("back", (129, 131), gateway=1)
+    director = Node("director", (plan.interface("eth0", "lan", 9),), plan.address("lan", 253))
+    router = Node(
+        "router",
+        (
+            plan.interface("eth0", "outside", 254),
+            plan.interface("eth1", "lan", 253),
+            plan.interface("eth2", "back", 1),
+        ),
+        forwards=True,
+    )
+    nodes = (plan.client(), router, director, *real)
+    return Topology("l3dsr", nodes, plan.address("lan", 211), 80, 80, _rips(real))
+
+
 def _rips(nodes: tuple[Node, ...]) -> dict[str, str]:
     return {node.name: node.interfaces[0].address.partition("/")[0] for node in nodes}
 
 
 def topology(mode: str, version: int = 4) -> Topology:
-    """Return the lab for ``nat``, ``dr`` or ``tun``, with IP of that version."""
+    """Return the lab for ``nat``, ``dr``, ``tun`` or ``l3dsr``, with IP of that version."""
     plan = _Plan(version)
+    if mode == "l3dsr":
+        return _routed(plan)
     return _nat(plan) if mode == "nat" else _one_lan(plan, mode)

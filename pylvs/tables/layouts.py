@@ -56,6 +56,7 @@ LOCAL: Final = 1
 TUNNEL: Final = 2
 ROUTE: Final = 3                   # IP_VS_CONN_F_DROUTE
 BYPASS: Final = 4
+L3DSR: Final = 5                   # this one is not Linux's
 FLAG_HASHED: Final = 0x0040
 FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
@@ -128,6 +129,7 @@ SERVER: Final = np.dtype([
     ("tunnel_type", np.int32),     # IPIP, GUE, GRE
     ("tunnel_port", np.int32),     # GUE
     ("tunnel_flags", np.int32),    # TUNNEL_CHECKSUM, TUNNEL_REMOTE_CHECKSUM
+    ("dscp", np.int32),            # L3DSR: what its packets are marked with
     ("overhead", np.int32),        # bytes that its tunnel puts in front of a packet
     ("outer_size", np.int32),      # of which the outer IP header
     ("path", np.int32),            # row in PATH: how a frame gets there; NONE: no route

@@ -7,7 +7,7 @@ import pytest
 
 from pylvs.errors import HostError
 from pylvs.lab.build import Lab, require_tools
-from pylvs.lab.topology import bracketed, topology
+from pylvs.lab.topology import DSCP, bracketed, topology
 
 STATION = pathlib.Path(__file__).with_name("station.py")
 
@@ -23,7 +23,7 @@ def _labs_can_be_built():
 def rules(lab, scheduler="rr", weights=(1, 1)):
     """Return rules text: the lab's service on TCP and, at the same port, on UDP."""
     shape = lab.topology
-    method = {"nat": "-m", "dr": "-g", "tun": "-i"}[shape.mode]
+    method = {"nat": "-m", "dr": "-g", "tun": "-i", "l3dsr": f"--l3dsr {DSCP}"}[shape.mode]
     lines = []
     for letter in "tu":
         service = f"-{letter} {shape.endpoint}"
@@ -65,7 +65,7 @@ def ask(lab, action, *arguments):
     return lab.shell("client", " ".join(words)).splitlines()
 
 
-KINDS = [(mode, version) for version in (4, 6) for mode in ("nat", "dr", "tun")]
+KINDS = [(mode, version) for version in (4, 6) for mode in ("nat", "dr", "tun")] + [("l3dsr", 4)]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-ipv{kind[1]}")

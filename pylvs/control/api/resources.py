@@ -320,10 +320,8 @@ def _service(row: listing.ServiceRow) -> dict[str, Any]:
 
 
 def _server(row: listing.ServerRow) -> dict[str, Any]:
-    tunnel_type, tunnel_port, flags = row.tunnel
-    server = Server(
-        row.key, row.method, row.weight, row.upper, row.lower, tunnel_type, tunnel_port, flags
-    )
+    stated = row.key, row.method, row.weight, row.upper, row.lower
+    server = Server(*stated, *row.tunnel, row.dscp)
     return {
         **schema.complete(services.server_document(server)),
         "active": row.active,

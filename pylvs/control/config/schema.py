@@ -11,6 +11,7 @@ from msgspec import Meta, field
 
 Seconds = Annotated[int, Meta(ge=0, le=31 * 86_400)]
 Threshold = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Dscp = Annotated[int, Meta(ge=0, le=63)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 PORTS_LIMIT: Final = 16
@@ -25,10 +26,11 @@ class Server(Part):
     """A real server of a virtual service."""
 
     server: str
-    method: Literal["nat", "dr", "tun"] = "dr"
+    method: Literal["nat", "dr", "tun", "l3dsr"] = "dr"
     weight: Threshold = 1
     upper: Threshold = 0
     lower: Threshold = 0
+    dscp: Dscp = 0  # of l3dsr: what stands for the service
     tunnel: Literal["ipip", "gue", "gre"] = "ipip"
     tunnel_port: Port = 0
     tunnel_checksum: Literal["none", "full", "remote"] = "none"

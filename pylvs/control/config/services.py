@@ -135,6 +135,8 @@ class _Reader:
             self.note(f"{place}.server", "only method tun takes a client to the other kind of IP")
         if document.lower > document.upper:
             self.note(f"{place}.lower", f"{document.lower} is above upper, {document.upper}")
+        if (document.method == "l3dsr") != bool(document.dscp):
+            self.note(f"{place}.dscp", "goes with method l3dsr, which needs one")
         self._check_tunnel(document, place)
         return Server(
             key,
@@ -145,6 +147,7 @@ class _Reader:
             TUNNEL_TYPES.index(document.tunnel),
             document.tunnel_port,
             _CHECKSUMS[document.tunnel_checksum],
+            document.dscp,
         )
 
     def _check_tunnel(self, document: schema.Server, place: str) -> None:
@@ -200,6 +203,7 @@ def server_document(server: Server) -> schema.Server:
         server.weight,
         server.upper,
         server.lower,
+        server.dscp,
         TUNNEL_TYPES[server.tunnel_type],
         server.tunnel_port,
         checksum,  # type: ignore[arg-type]

@@ -57,6 +57,7 @@ _OPTIONS: Final = (
     ("m", "masquerading", _NO, "forwarding-method"),
     ("g", "gatewaying", _NO, "forwarding-method"),
     ("i", "ipip", _NO, "forwarding-method"),
+    ("", "l3dsr", _YES, "forwarding-method"),  # not ipvsadm's: it would not know it
     ("w", "weight", _YES, "weight"),
     ("x", "u-threshold", _YES, "u-threshold"),
     ("y", "l-threshold", _YES, "l-threshold"),

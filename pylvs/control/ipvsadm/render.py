@@ -11,6 +11,7 @@ from pylvs.control.model import (
     CHECKSUM,
     GRE,
     GUE,
+    L3DSR,
     METHOD_NAMES,
     ONE_PACKET,
     PERSISTENT,
@@ -338,13 +339,16 @@ def saved(rows: Iterable["ServiceRow"], names: Names = NUMERIC) -> str:
         lines.append(f"-A {option}{_saved_terms(service.terms, service.key.family)}")
         for server in _ordered(service.servers, _compare_servers, True):
             name = _endpoint(server.key, service.key.protocol, names, _SERVER_WIDTH)
-            line = f"-a {option} -r {name} {_method_option(server.method)} -w {server.weight}"
+            method = _method_option(server.method, server.dscp)
+            line = f"-a {option} -r {name} {method} -w {server.weight}"
             tunnel = _saved_tunnel(*server.tunnel) if server.method == TUNNEL else ""
             lines.append(line + tunnel)
     return "".join(line + "\n" for line in lines)
 
 
-def _method_option(method: int) -> str:
+def _method_option(method: int, dscp: int) -> str:
+    if method == L3DSR:
+        return f"--l3dsr {dscp}"
     return {"Masq": "-m", "Tunnel": "-i"}.get(METHOD_NAMES[method], "-g")
 
 
@@ -362,7 +366,7 @@ def command(one: Command) -> str:
     line += f" -r {server.key}"
     if one.verb == "d":
         return line
-    line += f" {_method_option(server.method)} -w {server.weight}"
+    line += f" {_method_option(server.method, server.dscp)} -w {server.weight}"
     if server.upper:
         line += f" -x {server.upper}" + (f" -y {server.lower}" if server.lower else "")
     if server.method == TUNNEL:

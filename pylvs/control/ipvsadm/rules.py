@@ -17,9 +17,11 @@ from pylvs.control.model import (
     ANY_PREFIX,
     CHECKSUM,
     DEFAULT_SCHEDULER,
+    DSCP_MAX,
     GRE,
     GUE,
     IPIP,
+    L3DSR,
     MASQUERADE,
     ONE_PACKET,
     PERSISTENT,
@@ -42,7 +44,12 @@ from pylvs.control.model import (
 from pylvs.errors import RuleError, UsageError
 from pylvs.wire.text import family_of
 
-_METHODS: Final = {"masquerading": MASQUERADE, "gatewaying": ROUTE, "ipip": TUNNEL}
+_METHODS: Final = {
+    "masquerading": MASQUERADE,
+    "gatewaying": ROUTE,
+    "ipip": TUNNEL,
+    "l3dsr": L3DSR,
+}
 _PERSISTENT_DEFAULT: Final = 360
 _PERSISTENT_MAX: Final = 31 * 86_400
 _MARK_MAX: Final = 2**32 - 1
@@ -122,6 +129,7 @@ class Lines:
             server.tunnel_type,
             server.tunnel_port,
             server.tunnel_flags,
+            server.dscp,
         )
         if like.verb != "d":
             _check_family(service, other)
@@ -284,7 +292,10 @@ def _server(line: Line, service: ServiceKey | None, names: Names) -> Server | No
     weight = _limit(line, "weight", "illegal weight specified", 1)
     upper = _limit(line, "u-threshold", "illegal u_threshold specified", 0)
     lower = _limit(line, "l-threshold", "illegal l_threshold specified", 0)
-    return Server(key, method, weight, upper, lower, *_tunnel(line))
+    dscp = number_of(line.value("forwarding-method"), 1, DSCP_MAX) if method == L3DSR else 0
+    if dscp is None:
+        raise RuleError(f"illegal DSCP specified: it is 1 to {DSCP_MAX}")
+    return Server(key, method, weight, upper, lower, *_tunnel(line), dscp)
 
 
 def _server_key(
