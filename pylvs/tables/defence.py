@@ -99,6 +99,8 @@ def _drop_with_template(tables, row, following):
     if template == NONE:
         return following
     entry = tables.connections[template]
+    if int64(entry.conn_flags) & FLAG_TEMPLATE == 0:
+        return following  # what speaks of data connections stays
     if entry.controls == 0 and entry.state != states.TEMPLATE_ASSURED:
         if template == following:
             following = int64(entry.next)

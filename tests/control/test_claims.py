@@ -37,6 +37,24 @@ def test_services_and_masqueraded_servers_are_claimed():
     assert text.count('device "eth') == 2
 
 
+def test_all_that_ftps_data_may_come_from_and_go_to_is_claimed():
+    text = text_for(
+        [
+            "-A -t 192.0.2.10:21",
+            "-a -t 192.0.2.10:21 -r 10.0.0.11:21 -m",
+            "-a -t 192.0.2.10:21 -r 10.0.0.12:2121 -m",
+            "-a -t 192.0.2.10:21 -r 10.0.0.13 -g",
+        ]
+    )
+    elements = [
+        "tcp . 10.0.0.11 . 1024-65535, tcp . 10.0.0.11 . 20, tcp . 10.0.0.12 . 1024-65535",
+        "tcp . 192.0.2.10 . 1024-65535, tcp . 192.0.2.10 . 20",
+    ]
+    for listed in elements:
+        assert f"elements = {{ {listed} }};" in text
+    assert "10.0.0.13" not in text
+
+
 def test_without_services_nothing_is_claimed():
     text = text_for([])
     assert "set services { type inet_proto . ipv4_addr . inet_service; }" in text

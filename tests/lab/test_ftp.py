@@ -77,6 +77,9 @@ def lab(request):
         endpoint = f"{bracketed(shape.vip)}:21"
         rules = [f"-A -t {endpoint} -s rr"]
         rules += [f"-a -t {endpoint} -r {bracketed(one)}:21 -m" for one in shape.servers.values()]
+        # A host that forwards: servers' data must not get past the director.
+        made.shell("director", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        made.shell("director", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
         start_director(made, "\n".join(rules) + "\n")
         yield made
         made.stop_director()

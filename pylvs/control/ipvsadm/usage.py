@@ -20,7 +20,7 @@ An edit states everything anew: what it does not name returns to its default.
 
 Of a service:  -s SCHEDULER (wlc), -b FLAGS, -p [SECONDS] (360), -M NETMASK,
                --pe ENGINE (sip, or package.module:Class), -o
-Of a server:   -g direct routing (default), -m masquerading, -i tunneling;
+Of a server:   -g direct routing (default), -m masquerading, -i tunneling, --l3dsr DSCP;
                -w WEIGHT (1), -x UPPER, -y LOWER threshold;
                --tun-type ipip|gue|gre, --tun-port PORT, --tun-nocsum, --tun-csum, --tun-remcsum
 Of a list:     -n numbers, -c connections, --stats, --rate, --thresholds, --persistent-conn,

@@ -109,6 +109,11 @@ _KINDS: Final = {
 }
 _OF_BOTH_TABLES: Final = ("services", "any_port", "ftp")
 _FAMILIES: Final = (4, 6)
+_SENDERS_SETS: Final = {
+    False: ("servers", "senders", "quoted"),
+    True: ("servers6", "senders6", "quoted6"),
+}
+_PROTOCOLS: Final = {number: name.lower() for number, name in PROTOCOL_NAMES.items()}
 
 Element = tuple[str, str]
 """A set's name, and what is in it."""
@@ -140,7 +145,7 @@ def claims_of(service: Service | None, local: Collection[int]) -> frozenset[Clai
         if key.port:
             elements.add((name("services"), _endpoint(key)))
         else:
-            protocol = PROTOCOL_NAMES[key.protocol].lower()
+            protocol = _PROTOCOLS[key.protocol]
             elements.add((name("any_port"), f"{protocol} . {address}"))
         if _is_ftp(key) and key.address not in local:
             ranges = ("20", _DATA_PORTS)
@@ -175,18 +180,18 @@ def elements_of(claim: Claim) -> tuple[Element, ...]:
     if len(claim) == 2:
         return (claim,)
     number, address, port = claim
+    wide = is_ipv6(address)
     text = address_text(address)
-    protocol = PROTOCOL_NAMES[number].lower()
-    quoted = f"{address:#034x}" if is_ipv6(address) else f"{address:#010x}"
+    of_servers, of_senders, of_quoted = _SENDERS_SETS[wide]
     return (
-        (_set_name("servers", address), f"{protocol} . {text} . {port}"),
-        (_set_name("senders", address), text),
-        (_set_name("quoted", address), quoted),
+        (of_servers, f"{_PROTOCOLS[number]} . {text} . {port}"),
+        (of_senders, text),
+        (of_quoted, f"{address:#034x}" if wide else f"{address:#010x}"),
     )
 
 
 def _endpoint(key: ServiceKey) -> str:
-    return f"{PROTOCOL_NAMES[key.protocol].lower()} . {address_text(key.address)} . {key.port}"
+    return f"{_PROTOCOLS[key.protocol]} . {address_text(key.address)} . {key.port}"
 
 
 def ruleset(
