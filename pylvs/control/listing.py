@@ -15,6 +15,7 @@ from pylvs.tables.layouts import (
     FLAG_TEMPLATE,
     FLAG_WIDE,
     FORWARDING_MASK,
+    L3DSR,
 )
 from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
 from pylvs.wire.text import joined
@@ -89,7 +90,8 @@ _NOTHING: Final = Counters(0, 0, 0, 0, 0)
 def _server_row(values: tuple[int, ...], counters: Counters, rates: Counters) -> ServerRow:
     address = joined(values[1], values[2]) if values[1] else values[2]
     key = ServerKey(address, values[3])
-    return ServerRow._make((key, *values[4:11], values[11:14], values[14], counters, rates))
+    dscp = values[14] if values[4] == L3DSR else 0
+    return ServerRow._make((key, *values[4:11], values[11:14], dscp, counters, rates))
 
 
 class _Snapshot(NamedTuple):

@@ -193,7 +193,8 @@ class Manager:
 
         def carry_out() -> None:
             for _, command in accepted:
-                self._prepare(command)
+                if command.verb == "set":
+                    states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
             results = mailbox.carry_out_all(self.director.tables, batch)
             for (place, command), result in zip(told, results, strict=True):
                 if result < 0:
@@ -203,17 +204,6 @@ class Manager:
                     self._settle(command, result)
 
         call(carry_out)
-
-    def _prepare(self, command: Command) -> None:
-        """Do what is no command of the mailbox's."""
-        if command.verb == "set":
-            states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
-        elif command.service is None:
-            return
-        elif command.verb == "A":
-            self.own.adopt(command.service)
-        elif command.verb == "D":
-            self.own.forsake(command.service)
 
     def _order(self, command: Command) -> tuple[int, ...]:
         """Return what tells the director of a command."""
@@ -241,7 +231,6 @@ class Manager:
         assert key is not None
         if command.verb == "A":
             del services[key]
-            self.own.forsake(key)
         elif command.verb == "a" and server is not None and key in services:
             del services[key].servers[server.key]
 
@@ -255,8 +244,11 @@ class Manager:
         assert key is not None
         if command.verb in "AE":
             self._rows[key] = row
+            if command.verb == "A":
+                self.own.adopt(key)
         elif command.verb == "D":
             del self._rows[key]
+            self.own.forsake(key)
             self.director.schedulers.forget(row)
             self.director.engines.forget(row)
         else:

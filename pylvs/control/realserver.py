@@ -25,7 +25,6 @@ from pylvs.errors import HostError
 from pylvs.wire.text import address_text, family_of, is_ipv6
 
 TUNNEL_DEVICES: Final = {4: "tunl0", 6: "ip6tnl0"}
-_TABLE: Final = "pylvs_l3dsr"
 _MODULES: Final = {4: "ipip", 6: "ip6_tunnel"}
 _IPV6_METRIC: Final = " metric 1024 "  # what IPv6 routes have that were given none
 _DEFAULT_ROUTES: Final = {4: "default route", 6: "IPv6 default route"}  # in the record
@@ -74,14 +73,20 @@ def setup_lines(vips: list[int], mode: str, gateway: int = 0, dscp: int = 0) -> 
 
 def _readdressing(vip: int, dscp: int) -> list[str]:
     """Return the lines that have packets to this host with a mark addressed to the VIP again."""
-    family = "ip6" if is_ipv6(vip) else "ip"
-    chain = f"{family} {_TABLE} prerouting"
+    table = _table_of(vip)
+    family = table.partition(" ")[0]
     marked = f"fib daddr type local {family} dscp {dscp}"
     return [
-        f"nft add table {family} {_TABLE}",
-        f"nft 'add chain {chain} {{ type filter hook prerouting priority raw; }}'",
-        f"nft add rule {chain} {marked} {family} daddr set {address_text(vip)}",
+        f"nft add table {table}",
+        f"nft 'add chain {table} prerouting {{ type filter hook prerouting priority raw; }}'",
+        f"nft flush chain {table} prerouting",
+        f"nft add rule {table} prerouting {marked} {family} daddr set {address_text(vip)}",
     ]
+
+
+def _table_of(vip: int) -> str:
+    """Return the name of the nftables table that is a VIP's."""
+    return f"{'ip6' if is_ipv6(vip) else 'ip'} pylvs_l3dsr_{vip:x}"
 
 
 def _tunnel_lines(family: int) -> list[str]:
@@ -114,8 +119,7 @@ def undo_lines(vips: list[int], mode: str, before: dict[str, str]) -> list[str]:
     if mode != "nat":
         lines += [f"ip address del {_place_of(vip, mode)}".removesuffix(" nodad") for vip in vips]
     if mode == "l3dsr":
-        families = sorted({"ip6" if is_ipv6(vip) else "ip" for vip in vips})
-        lines += [f"nft delete table {family} {_TABLE}" for family in families]
+        lines += [f"nft delete table {_table_of(vip)}" for vip in vips]
     if mode == "tun":
         for family in sorted(set(map(family_of, vips))):
             device = TUNNEL_DEVICES[family]

@@ -16,7 +16,7 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, attributed, compiled, door
 from pylvs.tables import connections, neighbours, paths, servers, services
 from pylvs.tables.addresses import address_of
-from pylvs.tables.layouts import FLAG_TEMPLATE, LOCAL_ADDRESS, UNICAST, UNKNOWN, UNROUTED
+from pylvs.tables.layouts import FLAG_TEMPLATE, L3DSR, LOCAL_ADDRESS, UNICAST, UNKNOWN, UNROUTED
 
 (
     ADD_SERVICE,
@@ -204,7 +204,8 @@ def _edit_server(tables, server, command):
     server.tunnel_type = command.tunnel_type
     server.tunnel_port = command.tunnel_port
     server.tunnel_flags = command.tunnel_flags
-    server.dscp = command.dscp
+    if command.forwarding == L3DSR:
+        server.dscp = command.dscp  # else it stays, for connections that were opened by it
     tunnel.measure(server)
     server.exception = UNROUTED
     if changed or command.kind == ADD_SERVER:
@@ -213,14 +214,14 @@ def _edit_server(tables, server, command):
 
 @apart
 def _flush_gone(tables):
-    """Remove all connections of removed servers (expire_nodest_conn), then their templates."""
-    for templates in range(2):
+    """Remove all connections of removed servers (expire_nodest_conn), then what they are under."""
+    for turn in range(3):
         for row in range(tables.director[0].high_water):
             entry = tables.connections[row]
             if entry.expires_ms == 0 or entry.server == NONE or entry.controls:
                 continue
             is_template = int64(entry.conn_flags) & FLAG_TEMPLATE != 0
-            if (not is_template or templates) and not tables.servers[entry.server].available:
+            if (not is_template or turn == 2) and not tables.servers[entry.server].available:
                 connections.remove(tables, row)
 
 

@@ -127,7 +127,7 @@ def _asks_for_connection(tables, memory, frame, now_ms):
         return _asks_by_an_error(tables, memory, frame, now_ms)
     if not director.hosted or is_local(tables, frame):
         row = connections.live_request(tables, frame, now_ms)
-        if row == NONE and director.awaited_count:
+        if row == NONE and director.awaited_count and _may_open_anew(frame):
             row = expected.claim(tables, frame, now_ms)
         if row != NONE:
             row = _still_valid(tables, frame, row)
@@ -230,13 +230,10 @@ def _match_on_the_way(tables, memory, frame, now_ms):
         frame.reason = Reason.ROUTED  # the host has not seen its fragments
     director = tables.director[0]
     if sender == NONE:
-        is_tcp = frame.protocol == ipv4.TCP
-        if (
-            is_tcp
-            and director.data_sender_count
-            and servers.is_data_sender(tables, source_of(frame))
-        ):
-            frame.reason = Reason.ROUTED  # the host lets the director have all of those
+        if director.data_sender_count and frame.protocol == ipv4.TCP:
+            port = int64(frame.source_port)
+            if servers.is_data_sender(tables, source_of(frame), port):
+                frame.reason = Reason.ROUTED  # the host lets the director have all of those
         return
     frame.reason = Reason.ROUTED
     if director.starter_count and may_start(tables, memory, frame, sender):

@@ -230,7 +230,7 @@ def _open(tables, frame, service, server_row, server_port, template_row, now_ms)
 def _help(tables, frame, row):
     """Have the helper listen to a control connection."""
     if tables.director[0].ftp_helper and frame.protocol == ipv4.TCP:
-        ftp.bind(tables, row)
+        ftp.listen(tables, row)
 
 
 @compiled

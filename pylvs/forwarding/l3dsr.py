@@ -11,7 +11,7 @@ from typing import Final
 
 from pylvs.forwarding import masquerade
 from pylvs.jit import compiled
-from pylvs.wire import checksum, icmp, ipv4
+from pylvs.wire import checksum, icmp, ipv4, transport
 from pylvs.wire.memory import load_u16, store_u16
 
 _FIELD_4: Final = 0x3F << 2
@@ -22,7 +22,8 @@ _FIELD_6: Final = 0x3F << 6
 def readdress(tables, memory, frame, entry, dscp):
     """Rewrite VIP to RIP, and mark the packet; of an ICMP error what it quotes stays."""
     if frame.quotes == 0:
-        masquerade.translate_request(tables, memory, frame, entry)
+        port = load_u16(memory, frame.transport + transport.DESTINATION_PORT)
+        masquerade.redirect_to(tables, memory, frame, entry, port)
     else:
         difference = masquerade.redirect(tables, memory, frame, entry)
         if frame.family == 6:  # whose checksum covers addresses

@@ -28,8 +28,14 @@ def is_impossible(frame):
 @compiled
 def translate_request(tables, memory, frame, entry):
     """Rewrite VIP:vport to RIP:rport."""
-    port_field, port = transport.DESTINATION_PORT, int64(entry.server_port)
-    _translate(memory, frame, port_field, port, redirect(tables, memory, frame, entry))
+    redirect_to(tables, memory, frame, entry, int64(entry.server_port))
+
+
+@compiled
+def redirect_to(tables, memory, frame, entry, port):
+    """Rewrite VIP to RIP, and the port to another."""
+    difference = redirect(tables, memory, frame, entry)
+    _translate(memory, frame, transport.DESTINATION_PORT, port, difference)
 
 
 @compiled

@@ -31,8 +31,8 @@ def expect(tables, control, client_port, virtual_port, server_port, now_ms):
         kind |= FLAG_NO_PORT
     row = connections.find(tables, ipv4.TCP, client, client_port, virtual, virtual_port, kind)
     row = connections.live(tables, row, now_ms)
-    if row == NONE:
-        row = connections.allocate(tables)
+    if row == NONE or tables.connections[row].server != speaker.server:
+        row = connections.allocate(tables)  # in front of another server's: the newest is found
         if row == NONE:
             return
         connections.set_ends(tables, row, client, virtual, kind & FLAG_WIDE)

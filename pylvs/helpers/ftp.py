@@ -35,12 +35,37 @@ _LINE_MIN: Final = 6
 _NOWHERE: Final = -1  # no number of TCP's
 _TRIED: Final = 64  # rows of FTP that are looked at for a new connection
 _LET_GO: Final = -1  # FTP.held_count: what was held is not held again
+_SURELY_WHOLE: Final = 576  # bytes of a packet that every network takes (RFC 791)
 _FRAME_MAX: Final = 1_514  # what would grow beyond is left as it is
 
 
 @apart
-def bind(tables, row):
-    """Listen to a new control connection, if there is room to remember what it says."""
+def listen(tables, row):
+    """Listen to a new control connection, once somebody speaks on it."""
+    entry = tables.connections[row]
+    entry.conn_flags = int64(entry.conn_flags) | FLAG_HELPED
+    tables.details[row] = NONE
+
+
+@compiled
+def _note(tables, frame):
+    """Return the row of FTP that is the connection's, or ``NONE``: nothing was said, or no room.
+
+    Who only knocks, and never says anything, is given none.
+    """
+    row = int64(frame.connection)
+    established = tables.connections[row].state == states.ES
+    if frame.signal & transport.SYN and not established and tables.details[row] != NONE:
+        tables.talks[tables.details[row]].connection = NONE  # another talk, by the same ports
+        tables.details[row] = NONE
+    if tables.details[row] == NONE and established:
+        tables.details[row] = _take_row(tables, row)
+    return int64(tables.details[row])
+
+
+@apart
+def _take_row(tables, row):
+    """Return a row of FTP with nothing said yet, or ``NONE``."""
     director = tables.director[0]
     for _ in range(_TRIED):
         place = director.talk_rover
@@ -51,15 +76,14 @@ def bind(tables, row):
             talk.asked = NOTHING
             talk.before = 0
             talk.after = 0
+            talk.client_known = 0
             talk.client_line = 0
+            talk.server_known = 0
             talk.in_reply = 0
-            talk.is_known = 0
             talk.reply = _NOWHERE
             talk.held_count = 0
-            tables.details[row] = place
-            entry = tables.connections[row]
-            entry.conn_flags = int64(entry.conn_flags) | FLAG_HELPED
-            return
+            return place
+    return NONE
 
 
 @compiled
@@ -79,11 +103,12 @@ def follow_request(tables, memory, frame, now_ms):
     if not _is_sound(memory, frame):
         discard(frame, Reason.BAD_CHECKSUM)
         return False
-    talk = tables.talks[tables.details[frame.connection]]
+    place = _note(tables, frame)
+    if place == NONE:
+        return True
+    talk = tables.talks[place]
     begin = load_u32(memory, frame.transport + transport.SEQUENCE)
-    if frame.signal & transport.SYN:
-        talk.client_next = (begin + 1) & sequence.MASK
-    elif tables.connections[frame.connection].state == states.ES:
+    if tables.connections[frame.connection].state == states.ES:
         _read_request(tables, memory, frame, talk, begin, now_ms)
     if frame.signal & transport.ACK and sequence.is_shifted(talk):
         sequence.shift_acknowledgments(memory, frame, talk)
@@ -129,7 +154,8 @@ def _mend(memory, frame, growth):
 def _read_request(tables, memory, frame, talk, begin, now_ms):
     """Take what is new of a client's stream into its line; behind a gap another line begins."""
     at, end = _payload(memory, frame)
-    known = sequence.distance(int64(talk.client_next), begin)
+    known = sequence.distance(int64(talk.client_next), begin) if talk.client_known else 0
+    talk.client_known = 1
     if known < 0:
         talk.client_line = 0
         known = 0
@@ -173,10 +199,15 @@ def follow_reply(tables, memory, frame, now_ms):
     if not _is_sound(memory, frame):
         discard(frame, Reason.BAD_CHECKSUM)
         return False
-    talk = tables.talks[tables.details[frame.connection]]
+    place = _note(tables, frame)
+    if place == NONE:
+        return True
+    talk = tables.talks[place]
     came = load_u32(memory, frame.transport + transport.SEQUENCE)
     at, end = _payload(memory, frame)
     begin, size = came, int64(frame.packet_size)
+    if size <= _SURELY_WHOLE:
+        frame.segment_kind = segments.GSO_NONE  # segments that were joined on the way may stay so
     is_read = tables.connections[frame.connection].state == states.ES
     if at < end and is_read and frame.segment_kind == segments.GSO_NONE:
         begin = _join_held(memory, frame, talk, came)
@@ -233,12 +264,14 @@ def _read_reply(tables, memory, frame, talk, begin, now_ms):
     Returns what was found, as ``replies`` has it.
     """
     at, end = _payload(memory, frame)
-    begins = not talk.in_reply or begin != talk.server_next
+    # What is sent again may begin anywhere: only where the last reply began is known.
+    ahead = sequence.distance(begin, int64(talk.server_next))
+    begins = not talk.server_known or ahead > 0 or (ahead == 0 and not talk.in_reply)
     following, in_reply = (begin + end - at) & sequence.MASK, memory[end - 1] != replies.NEWLINE
     found, first, last, port = replies.OTHER, at, at, 0
     for place in range(at, end):
-        if begins:
-            number = (begin + place - at) & sequence.MASK
+        number = (begin + place - at) & sequence.MASK
+        if begins or number == talk.reply:
             expected = PASSIVE if number == talk.reply else int64(talk.asked)
             if expected:
                 found, first, last, port = replies.find_reply(memory, place, end, expected)
@@ -249,8 +282,8 @@ def _read_reply(tables, memory, frame, talk, begin, now_ms):
             if found == replies.PART:
                 return found
         begins = memory[place] == replies.NEWLINE
-    if not talk.is_known or sequence.distance(following, int64(talk.server_next)) > 0:
-        talk.is_known = 1
+    if not talk.server_known or sequence.distance(following, int64(talk.server_next)) > 0:
+        talk.server_known = 1
         talk.server_next = following
         talk.in_reply = in_reply
     return found

@@ -240,9 +240,10 @@ FTP: Final = np.dtype([
     ("after", np.int32),           # and from there on
     ("changed", np.int64),         # what followed the text that was last replaced
     ("reply", np.int64),           # where the reply began that it was in
-    ("client_next", np.int64),     # the client's next byte
-    ("server_next", np.int64),     # the server's, once ``is_known``
-    ("is_known", np.int32),
+    ("client_next", np.int64),     # the client's next byte, once it is known
+    ("server_next", np.int64),     # the server's
+    ("client_known", np.int32),
+    ("server_known", np.int32),
     ("in_reply", np.int32),        # it is in the middle of a line
     ("client_line", np.int32),     # bytes in ``line``
     ("held_count", np.int32),      # bytes in ``held``
@@ -410,7 +411,7 @@ PORTS_LIMIT: Final = 16
 EXCEPTION_LIMIT: Final = 1_024
 KEY_LIMIT: Final = 65_536
 TALKS_LIMIT: Final = 4_096
-DATA_SENDERS_LIMIT: Final = 1_024
+DATA_SENDERS_LIMIT: Final = 8_192
 FAR_FUTURE: Final = 1 << 62
 
 

@@ -86,10 +86,14 @@ def is_sender(tables, address):
 
 
 @apart
-def is_data_sender(tables, address):
-    """Whether FTP's data may come from here: a masqueraded server of an FTP service."""
+def is_data_sender(tables, address, port):
+    """Whether FTP's data may come from here: from a masqueraded server of an FTP service.
+
+    From any port or the one below its own, as the host has been told.
+    """
     for place in range(tables.director[0].data_sender_count):
-        if is_at(tables.servers[tables.data_senders[place]], address):
+        server = tables.servers[tables.data_senders[place]]
+        if is_at(server, address) and (port >= transport.UNPRIVILEGED or port == server.port - 1):
             return True
     return False
 

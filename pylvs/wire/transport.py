@@ -41,6 +41,7 @@ UDP_HEADER_SIZE: Final = 8
 
 FTP_DATA: Final = 20
 FTP: Final = 21
+UNPRIVILEGED: Final = 1_024  # ports from here on anybody may listen at
 
 FIN: Final = 0x01
 SYN: Final = 0x02

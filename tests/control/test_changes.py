@@ -228,7 +228,19 @@ def test_what_the_director_has_no_room_for_takes_what_depends_on_it_along():
     status, told = Changer(world.manager).change([parse_line(rule.split()) for rule in rules])
     assert told.splitlines() == ["Memory allocation problem", "Service not defined"]
     assert status == 0
+    assert world.tables.director[0]["own_count"] == 1
     left = table(*rules[1:4], rules[6], *rules[8:])
     assert world.manager.table.services == left
     listed = {row.key: [one.key for one in row.servers] for row in listing.read(world.manager)}
     assert listed == {key: list(service.servers) for key, service in left.items()}
+
+
+def test_addresses_of_services_without_room_are_not_the_directors():
+    world = World((), limits=SMALL)
+    rules = [f"-A -t 192.0.2.{n}:80 -s rr" for n in range(1, 8)]
+    _, told = Changer(world.manager).change([parse_line(rule.split()) for rule in rules])
+    assert told == "Memory allocation problem\n" * 3
+    assert world.tables.director[0]["own_count"] == 4
+    commands = [f"-D -t 192.0.2.{n}:80" for n in range(1, 5)]
+    assert Changer(world.manager).change([parse_line(one.split()) for one in commands]) == (0, "")
+    assert world.tables.director[0]["own_count"] == 0

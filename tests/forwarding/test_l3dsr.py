@@ -6,6 +6,7 @@ from pylvs.control import listing
 from pylvs.control.config import schema, services
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import parse_line, parse_text
+from pylvs.control.model import MarkRule
 from pylvs.errors import RuleError, UsageError
 from tests.packets import (
     ethernet,
@@ -92,6 +93,24 @@ def test_an_error_about_a_reply_goes_the_same_way_and_quotes_what_it_did():
     router6 = "2001:db8:f::1"
     ((_, sent),) = made.send(wide(VIP6))
     assert sent == MACS + wide(SERVER6, traffic=40, hops=63)[12:]
+
+
+def test_a_marks_service_keeps_the_clients_port():
+    made = World(["-A -f 5 -s rr", f"-a -f 5 -r {SERVER}:8080 --l3dsr {DSCP}"])
+    made.manager.set_mark_rules([MarkRule(5)])
+    ((_, sent),) = made.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    assert sent == MACS + tcp_frame(CLIENT, SERVER, 40_000, 80, tos=40, ttl=63)[12:]
+
+
+def test_connections_keep_their_mark_when_the_method_changes():
+    made = world()
+    made.send(tcp_frame(CLIENT, VIP, 40_000, 80))
+    made.rule(f"-e -t {VIP}:80 -r {SERVER}:80 -g")
+    ((_, sent),) = made.send(tcp_frame(CLIENT, VIP, 40_000, 80, "A", b"", 1_001, 1))
+    assert sent[15] == DSCP << 2
+    ((_, sent),) = made.send(tcp_frame(CLIENT, VIP, 40_001, 80))
+    assert sent[15] == 0
+    assert [row.servers[0].dscp for row in listing.read(made.manager)][:1] == [0]
 
 
 def test_rules_documents_and_listings_know_it():

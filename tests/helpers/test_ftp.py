@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pylvs.control import settings
-from pylvs.tables.layouts import FLAG_HELPED, FLAG_NO_PORT
+from pylvs.tables.layouts import FLAG_HELPED, FLAG_NO_PORT, TALKS_LIMIT, Limits
 from tests.conftest import examples
 from tests.packets import tcp_frame
 from tests.world import CLIENT, CLIENT6, VIP, VIP6, World
@@ -51,15 +51,13 @@ def sound(frame):
 class Talk:
     """A client, a server and the director between them, who checks what each end sees."""
 
-    def __init__(self, world=None, client_port=40_000):
+    def __init__(self, world=None, client_port=40_000, server=SERVER, server_begins=5_000):
+        self.address = server
         self.world = world or World([f"-A -t {VIP}:21 -s rr", f"-a -t {VIP}:21 -r {SERVER}:21 -m"])
         self.client_port = client_port
-        self.client_next, self.server_next = (
-            1_000,
-            5_000,
-        )  # what each end sends next, in its numbers
+        self.client_next, self.server_next = 1_000, server_begins
         self.heard_by = {"client": b"", "server": b""}
-        self.expected = {"client": 5_001, "server": 1_001}  # what it is to hear next
+        self.expected = {"client": server_begins + 1, "server": 1_001}  # what it hears next
         self.client("S")
         self.client_next += 1
         self.server("SA")
@@ -75,7 +73,7 @@ class Talk:
     def server(self, flags, payload=b"", seq=None):
         seq = self.server_next if seq is None else seq
         frame = from_server(
-            SERVER, CLIENT, 21, self.client_port, flags, payload, seq, self.client_next
+            self.address, CLIENT, 21, self.client_port, flags, payload, seq, self.client_next
         )
         return self._deliver("client", self.world.send(frame, port=1))
 
@@ -177,6 +175,71 @@ def test_a_part_that_comes_again_alone_is_let_go():
     assert talk.server("PA", PASSIVE[:10]) == []
     talk.server("PA", PASSIVE[:10])
     assert talk.heard_by["client"] == PASSIVE[:10]
+
+
+def test_what_a_server_repeats_of_its_clients_words_is_no_reply():
+    """A segment sent again may begin in the middle of a line."""
+    talk = Talk()
+    talk.ask(b"USER 229 x(|||22|)\r\nEPSV\r\n")
+    echo = b"331 Password required for 229 x(|||22|)\r\n"
+    talk.server("PA", echo)
+    talk.server("PA", echo[26:], seq=talk.server_next + 26)
+    talk.server_next += len(echo)
+    talk.server("PA", b"29 x(|||22|)\r\n", seq=talk.server_next - 14)
+    assert talk.opens(41_000, 22) is None
+    talk.say(b"229 ok (|||51210|)\r\n")
+    assert talk.opens(41_000, 51_210) == (SERVER, 51_210)
+
+
+def test_who_only_knocks_keeps_nobody_from_being_heard():
+    world = World(
+        [f"-A -t {VIP}:21 -s rr", f"-a -t {VIP}:21 -r {SERVER}:21 -m"],
+        limits=Limits(connections=6_000),
+    )
+    knocks = [tcp_frame(CLIENT, VIP, 1_024 + n, 21) for n in range(TALKS_LIMIT + 200)]
+    for at in range(0, len(knocks), 128):
+        world.send_all([(0, frame) for frame in knocks[at : at + 128]])
+    talk = Talk(world)
+    talk.ask(b"PASV\r\n")
+    talk.say(PASSIVE)
+    assert talk.heard_by["client"] == REWRITTEN
+
+
+def test_a_new_talk_by_the_ports_of_an_old_one_is_new():
+    rules = [f"-A -t {VIP}:21 -s rr -p 900", f"-a -t {VIP}:21 -r {SERVER}:21 -m"]
+    world = World(rules)
+    old = Talk(world)
+    old.ask(b"PASV\r\n")
+    old.say(PASSIVE)
+    old.client("FA")
+    old.client_next += 1
+    old.server("FA")
+    old.server_next += 1
+    old.client("A")
+    new = Talk(world, server_begins=0xF000_0000)
+    new.ask(b"PASV\r\n")
+    new.say(PASSIVE)
+    assert new.heard_by["client"] == REWRITTEN
+    assert new.acknowledged() == new.server_next
+
+
+def test_of_two_servers_that_name_one_port_the_last_is_meant():
+    other = "10.0.0.12"
+    rules = [f"-A -t {VIP}:21 -s rr"]
+    rules += [f"-a -t {VIP}:21 -r {one}:21 -m" for one in (other, SERVER)]
+    world = World(rules)
+    talks = [Talk(world, 40_000, SERVER), Talk(world, 40_001, other)]
+    for talk in (*talks, talks[0]):
+        talk.ask(b"EPSV\r\n")
+        talk.say(b"229 ok (|||30000|)\r\n")
+    assert talks[0].opens(41_000, 30_000) == (SERVER, 30_000)
+    assert talks[0].opens(41_001, 30_000) == (other, 30_000)
+
+
+def test_from_below_its_data_port_a_server_is_the_hosts():
+    world = Talk().world
+    for port, sent in ((22, 0), (20, 1), (1_023, 0), (1_024, 1)):
+        assert len(world.send(from_server(SERVER, CLIENT, port, 9, "A"), port=1)) == sent
 
 
 def test_nobody_but_who_asked_makes_a_reply_mean_anything():

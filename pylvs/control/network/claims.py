@@ -35,8 +35,7 @@ from pylvs.wire.text import address_text, family_of, is_ipv6
 
 TABLE: Final = "pylvs"
 _PRIORITY: Final = -500
-_UNPRIVILEGED: Final = 1_024
-_DATA_PORTS: Final = f"{_UNPRIVILEGED}-65535"
+_DATA_PORTS: Final = f"{transport.UNPRIVILEGED}-65535"
 _ALL_PORTS: Final = (0, 65_535)
 
 _SERVICES: Final = """
@@ -167,7 +166,7 @@ def senders_of(service: ServiceKey, servers: Iterable[Server]) -> list[Claim]:
     senders: list[Claim] = [(service.protocol, *key) for key in masqueraded]
     if _is_ftp(service):
         for address, port in masqueraded:
-            below = [str(port - 1)] if 0 < port <= _UNPRIVILEGED else []
+            below = [str(port - 1)] if 0 < port <= transport.UNPRIVILEGED else []
             senders += [
                 (_set_name("data", address), f"tcp . {address_text(address)} . {ports}")
                 for ports in (*below, _DATA_PORTS)

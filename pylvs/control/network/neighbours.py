@@ -155,7 +155,7 @@ class Neighbours:
                 continue
             number = _HEAD.unpack_from(data)[3]
             code = -int.from_bytes(data[16:20], sys.byteorder, signed=True)
-            if code != errno.ENOENT:
+            if code != errno.ENOENT and number < len(asked):
                 refused.setdefault(os.strerror(code), asked[number][1])
 
     def _tell(self, refused: dict[str, int]) -> None:

@@ -83,7 +83,10 @@ class Network:
         self._netlink = IPRoute()
         self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._events.setblocking(False)
-        self._events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+        try:
+            self._events.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+        except PermissionError:  # in a user namespace there is as much as the system lets everybody
+            self._events.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
         self._found: Any = None  # what was read the last time
         self._changed_at = 0.0  # of the first change not read yet
         self._stopping = threading.Event()
