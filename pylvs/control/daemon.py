@@ -157,7 +157,7 @@ class Daemon:
         self._undo.callback(self.api.close)
         if self.place.api:
             address, _, port = self.place.api.rpartition(":")
-            self.api.listen(address.strip("[]"), int(port), self.stated.token)
+            self.api.listen(address.strip("[]"), int(port), lambda: self.stated.token)
 
     def _prepare(self) -> None:
         """Give the director its settings, and a clock that knows the time of day."""

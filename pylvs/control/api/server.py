@@ -82,13 +82,13 @@ class _Peer(_Limited):
 class _Guarded:
     """An application for those who show the token, as in ``Authorization: Bearer TOKEN``."""
 
-    def __init__(self, application: Starlette, token: str) -> None:
+    def __init__(self, application: Starlette, token: Callable[[], str]) -> None:
         self._application = application
-        self._expected = f"Bearer {token}".encode()
+        self._token = token
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         shown = dict(scope["headers"]).get(b"authorization", b"")
-        if hmac.compare_digest(shown, self._expected):
+        if hmac.compare_digest(shown, f"Bearer {self._token()}".encode()):
             await self._application(scope, receive, send)
             return
         response = _refuse(401, "show the token, as in Authorization: Bearer TOKEN")
@@ -154,8 +154,8 @@ class Api:
         self._application.router.redirect_slashes = False
         self._servers = [(_server(self._application, _Peer), self._socket)]
 
-    def listen(self, address: str, port: int, token: str) -> None:
-        """Answer at a TCP address as well, those who give the token; before ``serve``."""
+    def listen(self, address: str, port: int, token: Callable[[], str]) -> None:
+        """Answer at a TCP address as well, those who give the token as it is then."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         opened = socket.socket(family, socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

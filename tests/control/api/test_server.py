@@ -338,6 +338,9 @@ def test_a_command_that_hangs_does_not_keep_the_director_from_stopping(tmp_path)
     hung.set()
 
 
+TOKEN = {"now": "s3cret" * 6}
+
+
 @pytest.fixture
 def remote(tmp_path):
     """A director that answers at a TCP address as well; the port."""
@@ -345,7 +348,7 @@ def remote(tmp_path):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     one = made(tmp_path / "control")
-    one.listen("127.0.0.1", port, "s3cret" * 6)
+    one.listen("127.0.0.1", port, lambda: TOKEN["now"])
     thread = threading.Thread(target=asyncio.run, args=(one.serve(),), daemon=True)
     thread.start()
     yield port
@@ -378,6 +381,10 @@ def test_at_an_address_only_who_has_the_token_is_answered(remote):
         refused = ask_remote(remote, Authorization=wrong)
         assert refused.status == 401
         assert refused.getheader("WWW-Authenticate") == "Bearer"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TOKEN, "now", "another" * 6)
+        assert ask_remote(remote, Authorization=f"Bearer {right}").status == 401
+        assert ask_remote(remote, Authorization=f"Bearer {TOKEN['now']}").status == 200
     forwarded = {"X-Forwarded-For": "", "X-Forwarded-Proto": "unix"}
     assert ask_remote(remote, **forwarded).status == 401
 
@@ -385,7 +392,7 @@ def test_at_an_address_only_who_has_the_token_is_answered(remote):
 def test_an_address_that_is_taken_is_named(remote, tmp_path):
     other = made(tmp_path / "other")
     with pytest.raises(api.HostError, match=f"cannot listen on 127.0.0.1:{remote}"):
-        other.listen("127.0.0.1", remote, "x" * 32)
+        other.listen("127.0.0.1", remote, lambda: "x" * 32)
     other.close()
 
 
