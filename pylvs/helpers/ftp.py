@@ -188,6 +188,7 @@ def _heed(tables, row, talk, now_ms):
         _, port = replies.read_numbers(line, _ARGUMENT, end)
     elif replies.is_command(line, 0, _EPRT):
         _, port = replies.read_extended(line, _ARGUMENT, end)
+    talk.held_count = max(0, int64(talk.held_count))  # what is asked for now may be held again
     if port:
         virtual, server = int64(entry.virtual_port) - 1, int64(entry.server_port) - 1
         expect(tables, row, port, virtual, server, now_ms)
