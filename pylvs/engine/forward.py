@@ -168,9 +168,11 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
             discard(frame, Reason.TRUNCATED)
             return
         else:
-            helped = int64(entry.conn_flags) & FLAG_HELPED != 0
-            if helped and not ftp.follow_request(tables, memory, frame, now_ms):
-                return
+            if int64(entry.conn_flags) & FLAG_HELPED:
+                if not answers.is_sound(memory, frame, ipv4.TCP):
+                    discard(frame, Reason.BAD_CHECKSUM)
+                    return
+                ftp.follow_request(tables, memory, frame, now_ms)
             masquerade.translate_request(tables, memory, frame, entry)
     elif method == L3DSR:
         if frame.quotes == 0 and masquerade.is_impossible(frame):

@@ -212,13 +212,23 @@ def _follow_reply(tables, memory, frame, row, forwards, now_ms):
         return
     frame.connection = row
     helped = int64(entry.conn_flags) & FLAG_HELPED != 0
-    if helped and not ftp.follow_reply(tables, memory, frame, now_ms):
+    if helped and not _follow_talk(tables, memory, frame, now_ms):
         return
     servers.charge_reply(tables, int64(entry.server), frame.packet_size)
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_OUTPUT
     track(tables, frame, row, states.SEES_OUTPUT, now_ms)
     frame.verdict = Verdict.TRANSMIT if forwards else Verdict.PASS
     frame.reason = Reason.REPLIED if masqueraded else Reason.OBSERVED
+
+
+@apart
+def _follow_talk(tables, memory, frame, now_ms):
+    """Let the helper hear a real server; return whether the packet may go on."""
+    if not answers.is_sound(memory, frame, ipv4.TCP):
+        frame.verdict = Verdict.DROP
+        frame.reason = Reason.BAD_CHECKSUM
+        return False
+    return ftp.follow_reply(tables, memory, frame, now_ms)
 
 
 @compiled

@@ -21,10 +21,8 @@ def expect(tables, control, client_port, virtual_port, server_port, now_ms):
     ``control`` is the row of the one that spoke of it, ``client_port`` 0 if it is yet unknown.
     A full table has no room for it: then its packets find nothing.
     """
-    client, virtual = (
-        connections.client_of(tables, control),
-        connections.virtual_of(tables, control),
-    )
+    client = connections.client_of(tables, control)
+    virtual = connections.virtual_of(tables, control)
     speaker = tables.connections[control]
     kind = int64(speaker.conn_flags) & FLAG_WIDE
     if client_port == 0:

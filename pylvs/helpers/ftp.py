@@ -7,7 +7,7 @@
 The address in 227 becomes the virtual one, and numbers behind it are shifted.  Lines may come in
 pieces: of a reply that may name an address the client sees nothing until the rest is there, and
 then all of it at once.  Data go between client and real server of the control connection alone,
-whatever address is named.  What is listened to is verified: a wrong checksum is the packet's end.
+whatever address is named.  Whoever calls has verified the segment's checksum.
 """
 
 from typing import Final
@@ -99,13 +99,10 @@ def _is_free(tables, place):
 
 @apart
 def follow_request(tables, memory, frame, now_ms):
-    """Read what a client says, and shift what it acknowledges; return whether it may go on."""
-    if not _is_sound(memory, frame):
-        discard(frame, Reason.BAD_CHECKSUM)
-        return False
+    """Read what a client says, and shift what it acknowledges; the segment is sound."""
     place = _note(tables, frame)
     if place == NONE:
-        return True
+        return
     talk = tables.talks[place]
     begin = load_u32(memory, frame.transport + transport.SEQUENCE)
     if tables.connections[frame.connection].state == states.ES:
@@ -113,7 +110,6 @@ def follow_request(tables, memory, frame, now_ms):
     if frame.signal & transport.ACK and sequence.is_shifted(talk):
         sequence.shift_acknowledgments(memory, frame, talk)
         _mend(memory, frame, 0)
-    return True
 
 
 @compiled
@@ -121,19 +117,6 @@ def _payload(memory, frame):
     """Return where a segment's payload begins and ends."""
     at = frame.transport + transport.tcp_header_size(memory, frame.transport)
     return at, frame.ip + frame.packet_size
-
-
-@compiled
-def _is_sound(memory, frame):
-    """Whether a segment's header and checksum are right, as far as its sender finished them."""
-    size = frame.packet_size - (frame.transport - frame.ip)
-    header = transport.tcp_header_size(memory, frame.transport)
-    if header < transport.TCP_HEADER_SIZE or header > size:
-        return False
-    if frame.checksum_start:
-        return True
-    total = transport.pseudo_header(memory, frame.ip, ipv4.TCP, size)
-    return checksum.fold(checksum.add(memory, frame.transport, size, total)) == 0xFFFF
 
 
 @compiled
@@ -180,13 +163,13 @@ def _heed(tables, row, talk, now_ms):
     port = 0
     if end < _LINE_MIN or line[end - 1] != replies.NEWLINE:
         return
-    if is_ipv4 and replies.is_command(line, 0, _PASV):
+    if is_ipv4 and replies.is_command(line, _PASV):
         talk.asked = PASSIVE
-    elif replies.is_command(line, 0, _EPSV):
+    elif replies.is_command(line, _EPSV):
         talk.asked = EXTENDED
-    elif is_ipv4 and replies.is_command(line, 0, _PORT):
+    elif is_ipv4 and replies.is_command(line, _PORT):
         _, port = replies.read_numbers(line, _ARGUMENT, end)
-    elif replies.is_command(line, 0, _EPRT):
+    elif replies.is_command(line, _EPRT):
         _, port = replies.read_extended(line, _ARGUMENT, end)
     talk.held_count = max(0, int64(talk.held_count))  # what is asked for now may be held again
     if port:
@@ -196,10 +179,10 @@ def _heed(tables, row, talk, now_ms):
 
 @apart
 def follow_reply(tables, memory, frame, now_ms):
-    """Read what a real server says, rewrite what names it; return whether it may go on."""
-    if not _is_sound(memory, frame):
-        discard(frame, Reason.BAD_CHECKSUM)
-        return False
+    """Read what a real server says, rewrite what names it; return whether it may go on.
+
+    The segment is sound.
+    """
     place = _note(tables, frame)
     if place == NONE:
         return True

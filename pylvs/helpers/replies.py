@@ -24,12 +24,12 @@ OTHER, PART, WHOLE = range(3)
 
 
 @compiled
-def is_command(text, at, name):
-    """Whether these are a command's four letters, whatever their case; ``name`` is a tuple."""
+def is_command(line, name):
+    """Whether a line begins with a command's letters, whatever their case: a tuple of four."""
     found = True
     for place in range(4):
-        found = found and int64(text[at + place]) & ~_CASE == name[place]
-    return found and (text[at + 4] == BLANK or text[at + 4] == RETURN)
+        found = found and int64(line[place]) & ~_CASE == name[place]
+    return found and (line[4] == BLANK or line[4] == RETURN)
 
 
 @compiled
@@ -61,9 +61,10 @@ def find_reply(text, at, end, last_digit):
     if text[at] == NEWLINE:
         return OTHER, end, end, 0
     begin = at + 1
-    stop, port = read_extended(text, begin, end)
     if last_digit == _ZERO + 7:
         stop, port = read_numbers(text, begin, end)
+    else:
+        stop, port = read_extended(text, begin, end)
     if stop == end:
         return PART, end, end, 0
     return (WHOLE if port else OTHER), begin, stop, port

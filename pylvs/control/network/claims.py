@@ -109,8 +109,8 @@ _KINDS: Final = {
 _OF_BOTH_TABLES: Final = ("services", "any_port", "ftp")
 _FAMILIES: Final = (4, 6)
 _SENDERS_SETS: Final = {
-    False: ("servers", "senders", "quoted"),
-    True: ("servers6", "senders6", "quoted6"),
+    family == 6: tuple(kind + words["v"] for kind in ("servers", "senders", "quoted"))
+    for family, words in _WORDS.items()
 }
 _PROTOCOLS: Final = {number: name.lower() for number, name in PROTOCOL_NAMES.items()}
 
