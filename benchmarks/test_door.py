@@ -17,7 +17,7 @@ import pytest
 from pylvs.engine.director import NEW_BATCH, Director, direct
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, Reason
 from pylvs.jit import records
-from pylvs.tables.layouts import Limits
+from pylvs.tables.sizes import Limits
 from tests.packets import tcp_frame
 from tests.world import VIP, VIP6, World
 

@@ -40,6 +40,7 @@ CACHED_LAYERS: Final = (
     "",
     "wire",
     "tables",
+    "tables/services",
     "schedulers",
     "persistence",
     "helpers",

@@ -17,8 +17,8 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.frames import Reason
 from pylvs.jit import entrance
-from pylvs.tables.layouts import Limits
 from pylvs.tables.neighbours import find_or_add
+from pylvs.tables.sizes import Limits
 from pylvs.wire.text import address_of, halves
 from tests.packets import number
 

@@ -71,7 +71,7 @@ def _seconds(text: str) -> float:
 def _find(where: str, service: str, server: str, control: str | None) -> dict[str, Any]:
     answer = speak("GET", where, "", control)
     kind, _, port = service.rpartition(":")
-    port = "0" if kind in ("mark", "mark6") else port
+    port = port if kind not in ("mark", "mark6") and port.isdigit() else "0"  # else it spans ports
     for one in answer["servers"]:
         if one["server"] in (server, f"{server}:{port}"):
             found: dict[str, Any] = one

@@ -8,6 +8,7 @@ import click
 
 from pylvs.control import settings
 from pylvs.control.config.marks import parse_mark
+from pylvs.control.ipvsadm import rules as ipvsadm_rules
 from pylvs.control.ipvsadm.rules import (
     number_of,
     parse_endpoint,
@@ -34,13 +35,16 @@ from pylvs.control.model import (
 from pylvs.errors import RuleError, UsageError
 from pylvs.wire.text import family_of, is_unicast
 
+_VIP_FORMS = "give IP:PORT, IP:PORT/udp or NET/LEN:PORT,PORT-PORT"
+
 _OPTIONS = (
     click.option(
         "--vip",
         "vips",
         multiple=True,
-        metavar="IP:PORT[/udp|/sctp]",
-        help="A virtual service; /tcp is the default.  May be given again.",
+        metavar="IP[/LEN]:PORTS[/udp|/sctp]",
+        help="A virtual service; /tcp is the default.  PORTS is a port, a list as in "
+        "80,443,8000-8999, or any.  May be given again.",
     ),
     click.option(
         "--rs",
@@ -122,16 +126,18 @@ def parse_address(text: str) -> int:
 
 def parse_service(text: str) -> ServiceKey:
     """Return the service that a --vip names; raises UsageError."""
-    endpoint, slash, protocol = text.partition("/")
-    if slash and protocol not in PROTOCOLS:
+    endpoint, slash, protocol = text.rpartition("/")
+    if not slash or protocol.isdigit() or ":" in protocol:  # that slash stands before a prefix
+        endpoint, protocol = text, "tcp"
+    if protocol not in PROTOCOLS:
         raise UsageError(f"--vip {text}: protocol {protocol!r} is none of tcp, udp, sctp")
     try:
-        address, port = parse_endpoint(endpoint, 0)
+        key = ipvsadm_rules.parse_service(endpoint, PROTOCOLS[protocol])
     except ValueError as error:
-        raise UsageError(f"--vip {text}: {error}; give IP:PORT or IP:PORT/udp") from None
-    if port == 0:
-        raise UsageError(f"--vip {text}: no port; give IP:PORT or IP:PORT/udp")
-    return ServiceKey(PROTOCOLS[protocol or "tcp"], address, port)
+        raise UsageError(f"--vip {text}: {error}; {_VIP_FORMS}") from None
+    if key.ranges == ((0, 0),) or ":" not in endpoint:
+        raise UsageError(f"--vip {text}: no port; {_VIP_FORMS}")
+    return key
 
 
 def parse_server(

@@ -45,7 +45,8 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError, PylvsError
 from pylvs.frames import NONE
-from pylvs.tables.layouts import KNOWN, Limits
+from pylvs.tables.layouts import KNOWN
+from pylvs.tables.sizes import Limits
 from pylvs.wire.text import address_text, endpoint_text, family_of, is_ipv6, joined, mac_text
 
 log = logging.getLogger("pylvs")
@@ -274,7 +275,7 @@ class Daemon:
         if self.hosted:
             return
         keys = self.manager.table.services
-        vips = {key.address for key in keys if not key.mark} - self.manager.own.local
+        vips = {key.vip for key in keys} - {0} - self.manager.own.local
         for port in self.driver.ports:
             found = conflict.find_conflict(port, vips)
             if found:

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from pylvs.control.changes import Guard
-from pylvs.control.model import Command, Service
+from pylvs.control.model import Command, Service, ServiceKey, Spans
 from pylvs.control.network import claims
 from pylvs.errors import HostError
 
@@ -36,10 +36,11 @@ class Keeper(Guard):
         """Claim what the commands may add, in the name of a number, and return that."""
         local = self._daemon.manager.own.local
         claimed: set[claims.Claim] = set()
+        spans = Spans()
         for command in commands:
             if command.service is None:
                 continue
-            if command.verb in "AE":
+            if command.verb == "A" and self._may_claim(command.service, spans):
                 claimed |= claims.claims_of(Service(command.service, command.terms), local)
             elif command.server is not None and command.verb in "ae":
                 claimed.update(claims.senders_of(command.service, [command.server]))
@@ -47,6 +48,14 @@ class Keeper(Guard):
             number = next(self._numbers)
             self._claim([(number, frozenset(claimed))])
         return number
+
+    def _may_claim(self, service: ServiceKey, others: Spans) -> bool:
+        """Whether its claims go beside those that there are; if not, it will take another's place.
+
+        A set of ranges takes none that overlap.
+        """
+        now = self._daemon.manager.table.spans
+        return not service.spans or not (now.meets(service) or others.add(service))
 
     def after(self, prepared: int) -> str:
         """Claim what is there now, and no more."""

@@ -37,6 +37,8 @@ _ROWS_AT_ONCE: Final = 16_384
 _EVERYTHING: Final = ServiceKey(0, 0, 0)
 _NO_TERMS: tuple[int, ...] = (0,) * 6
 _NO_SERVER: tuple[int, ...] = (0,) * 11
+_NO_SPAN: tuple[int, ...] = (0,) * 4
+_SPANS_REMEMBERED: Final = 65_536
 _KINDS: Final = {
     "A": mailbox.ADD_SERVICE,
     "E": mailbox.EDIT_SERVICE,
@@ -102,6 +104,11 @@ def _network(network: int, prefix: int, family: int) -> tuple[tuple[int, int], t
     return halves(network & mask), halves(mask)
 
 
+def _stage(ports: tuple[int, int]) -> list[int]:
+    first, last = ports
+    return mailbox.order(kind=mailbox.SPAN_PORTS, first_port=first, last_port=last)
+
+
 def _number(plugins: Plugins, name: str) -> int:
     try:
         return plugins.number(name)
@@ -132,6 +139,8 @@ class Manager:
         self.estimator = Estimator(director.tables)
         self._rows: dict[ServiceKey, int] = {}
         self._changed: set[ServiceKey] = set()
+        self._spans: dict[ServiceKey, int] = {}
+        self._numbers = itertools.count(1)
 
     def apply(self, *commands: Command) -> None:
         """Carry out commands in the model and in the director; raises the first RuleError."""
@@ -189,14 +198,22 @@ class Manager:
         if not accepted:
             return
         told = [(place, command) for place, command in accepted if command.verb in _KINDS]
-        batch = mailbox.batch_of([self._order(command) for _, command in told])
+        orders: list[Sequence[int]] = []
+        ends = []
+        for _, command in told:
+            if command.verb == "A" and command.service and command.service.spans:
+                orders += [_stage(ports) for ports in command.service.ranges]
+            orders.append(self._order(command))
+            ends.append(len(orders) - 1)
+        batch = mailbox.batch_of(orders)
 
         def carry_out() -> None:
             for _, command in accepted:
                 if command.verb == "set":
                     states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
             results = mailbox.carry_out_all(self.director.tables, batch)
-            for (place, command), result in zip(told, results, strict=True):
+            for (place, command), end in zip(told, ends, strict=True):
+                result = results[end]
                 if result < 0:
                     self._take_back(command)
                     refusals[place] = RuleError(_REFUSED[result], KERNEL_REFUSED)
@@ -223,14 +240,28 @@ class Manager:
                 *halves(mask),
             )
         service = (key.family, key.protocol, *halves(key.address), key.port, key.mark)
-        return (_KINDS[command.verb], *service, *of_terms, *of_server, 0, self.clock(), 0)
+        of_span = (self._span_of(key), key.prefix_length, 0, 0) if key.spans else _NO_SPAN
+        return (_KINDS[command.verb], *service, *of_span, *of_terms, *of_server, 0, self.clock(), 0)
+
+    def _span_of(self, key: ServiceKey) -> int:
+        """Return the number by which the director knows a service that spans something.
+
+        One that returns has the same number, so its servers are the same; not for ever.
+        """
+        number = self._spans.get(key)
+        if number is None:
+            if len(self._spans) >= _SPANS_REMEMBERED:
+                there = self._rows.keys() | self.table.services.keys()
+                self._spans = {one: at for one, at in self._spans.items() if one in there}
+            number = self._spans[key] = next(self._numbers)
+        return number
 
     def _take_back(self, command: Command) -> None:
         """Have the model forget what the director refused to add."""
         services, key, server = self.table.services, command.service, command.server
         assert key is not None
         if command.verb == "A":
-            del services[key]
+            self.table.forget(key)
         elif command.verb == "a" and server is not None and key in services:
             del services[key].servers[server.key]
 

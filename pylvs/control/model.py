@@ -3,12 +3,21 @@
 ``Table.apply`` accepts and refuses what Linux does, with the words that ipvsadm prints for it.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from pylvs.errors import RuleError
-from pylvs.wire.text import endpoint_text, family_of, is_unicast
+from pylvs.wire.text import (
+    endpoint_text,
+    family_of,
+    host_text,
+    is_unicast,
+    mask_of,
+    network_text,
+    ports_text,
+)
 
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
 PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP", 132: "SCTP", 0: "IP"}
@@ -28,6 +37,11 @@ ANY_MASK: Final = 0xFFFF_FFFF
 ANY_PREFIX: Final = 128  # in the place of a mask, of IPv6
 WEIGHT_MAX: Final = 2**31 - 1  # Debian's ipvsadm; upstream stops at 65535
 
+WHOLE: Final = -1  # in the place of a prefix's length: one address
+ALL_PORTS: Final = ((0, 65_535),)
+Ports = tuple[tuple[int, int], ...]
+"""Ranges of ports, first and last."""
+
 KERNEL_REFUSED: Final = 255
 _INVALID: Final = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
 
@@ -40,7 +54,8 @@ def any_mask(family: int) -> int:
 class ServiceKey(NamedTuple):
     """What a virtual service is known by; the address is an int.
 
-    A firewall mark's service has a ``mark``, a family, and nothing else that matters.
+    A firewall mark's service has a ``mark``, a family, and nothing else that matters.  One that
+    spans a network has its ``prefix``, one that spans ports their ranges, in order, and port 0.
     """
 
     protocol: int
@@ -48,16 +63,67 @@ class ServiceKey(NamedTuple):
     port: int
     mark: int = 0
     marks_family: int = 4
+    prefix: int = WHOLE
+    ports: Ports = ()
 
     @property
     def family(self) -> int:
         """Return 4 or 6."""
         return self.marks_family if self.mark else family_of(self.address)
 
+    @property
+    def spans(self) -> bool:
+        """Whether it is for more than one address and port, and not by a mark or port 0."""
+        return self.prefix != WHOLE or self.ports != ()
+
+    @property
+    def vip(self) -> int:
+        """Return the address that is the director's own by it, 0 for none."""
+        return 0 if self.mark or self.prefix != WHOLE else self.address
+
+    @property
+    def prefix_length(self) -> int:
+        """Return how many bits of the address count."""
+        if self.prefix != WHOLE:
+            return self.prefix
+        return 128 if self.family == 6 else 32
+
+    @property
+    def network(self) -> tuple[int, int, int]:
+        """Return what it shares with others that span the same addresses."""
+        return self.protocol, self.address, self.prefix
+
+    @property
+    def ranges(self) -> Ports:
+        """Return its ports as ranges."""
+        return self.ports or ((self.port, self.port),)
+
+    def holds(self, address: int) -> bool:
+        """Whether an address is the service's; of a mark's, nobody can tell."""
+        if self.mark or family_of(address) != self.family:
+            return False
+        return address & mask_of(self.prefix_length, self.family) == self.address
+
+    def covers(self, address: int, port: int) -> bool:
+        """Whether a destination is the service's."""
+        if not self.spans:
+            return self.holds(address) and port == self.port
+        return self.holds(address) and any(low <= port <= high for low, high in self.ranges)
+
+    @property
+    def where(self) -> str:
+        """Return address and port, or what it spans, as in ``192.0.2.0/24:80,443``."""
+        if not self.spans:
+            return endpoint_text(self.address, self.port)
+        host = host_text(self.address)
+        if self.prefix != WHOLE:
+            host = network_text(self.address, self.prefix)
+        return f"{host}:{ports_text(self.ranges)}"
+
     def __str__(self) -> str:
         if self.mark:
             return f"FWM  {self.mark}{' IPv6' if self.family == 6 else ''}"
-        return f"{PROTOCOL_NAMES[self.protocol]} {endpoint_text(self.address, self.port)}"
+        return f"{PROTOCOL_NAMES[self.protocol]} {self.where}"
 
 
 def marked(mark: int, family: int = 4) -> ServiceKey:
@@ -145,17 +211,56 @@ class Timeouts(NamedTuple):
     udp: int = 300
 
 
+class Spans:
+    """The services that span more than one address and port: no two may span the same.
+
+    One for all ports of an address or network takes what others leave of it.
+    """
+
+    def __init__(self) -> None:
+        self._on: dict[tuple[int, int, int], list[ServiceKey]] = {}
+
+    def add(self, key: ServiceKey) -> ServiceKey | None:
+        """Add a service; if it spans what another does return that, and do not."""
+        if not key.spans:
+            return None
+        others = self._on.setdefault(key.network, [])
+        for other in others:
+            if _meet(key, other):
+                return other
+        others.append(key)
+        return None
+
+    def remove(self, key: ServiceKey) -> None:
+        if key.spans:
+            self._on[key.network].remove(key)
+
+    def meets(self, key: ServiceKey) -> bool:
+        """Whether a service that spans something spans what another does, or is there."""
+        others = self._on.get(key.network, [])
+        return any(key == other or _meet(key, other) for other in others)
+
+
+def _meet(one: ServiceKey, other: ServiceKey) -> bool:
+    if ALL_PORTS in (one.ports, other.ports):
+        return False
+    pairs = itertools.product(one.ranges, other.ranges)
+    return any(low <= last and first <= high for (low, high), (first, last) in pairs)
+
+
 class Table:
     """All services, and the timeouts."""
 
     def __init__(self) -> None:
         self.services: dict[ServiceKey, Service] = {}
+        self.spans = Spans()
         self.timeouts = Timeouts()
 
     def apply(self, command: Command) -> None:
         """Carry out one command; raises RuleError with the kernel's reason and changes nothing."""
         if command.verb == "C":
             self.services.clear()
+            self.spans = Spans()
         elif command.verb == "set":
             kept = zip(command.timeouts, self.timeouts, strict=True)
             self.timeouts = Timeouts(*(new or old for new, old in kept))
@@ -173,6 +278,9 @@ class Table:
         if command.verb == "A":
             if key in self.services:
                 raise RuleError("Service already exists", KERNEL_REFUSED)
+            other = self.spans.add(key)
+            if other is not None:
+                raise RuleError(f"Service overlaps with {other}", KERNEL_REFUSED)
             self.services[key] = Service(key, command.terms)
             return
         if key not in self.services:
@@ -180,7 +288,12 @@ class Table:
         if command.verb == "E":
             self.services[key].terms = command.terms
         else:
-            del self.services[key]
+            self.forget(key)
+
+    def forget(self, key: ServiceKey) -> None:
+        """Remove a service that is there."""
+        del self.services[key]
+        self.spans.remove(key)
 
     def _apply_server(self, command: Command) -> None:
         assert command.service is not None

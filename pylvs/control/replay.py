@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from pylvs.control import listing
 from pylvs.control.manager import Heard, Manager, Route, local_route
-from pylvs.control.model import Command
+from pylvs.control.model import Command, ServiceKey
 from pylvs.drivers import linux, pcap
 from pylvs.drivers.base import SLOT_SIZE, Port
 from pylvs.drivers.loopback import Loopback
@@ -16,7 +16,8 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM
-from pylvs.tables.layouts import ASKED, Limits
+from pylvs.tables.layouts import ASKED
+from pylvs.tables.sizes import Limits
 from pylvs.wire.text import family_of, is_ipv6
 
 SEED: Final = (
@@ -50,12 +51,13 @@ def _macs_seen(frames: Iterable[bytes]) -> dict[int, int]:
     return seen
 
 
-def _director_mac(frames: Iterable[bytes], vips: set[int]) -> int:
-    """Return the MAC that the first packet to a VIP was addressed to."""
+def _director_mac(frames: Iterable[bytes], services: list[ServiceKey]) -> int:
+    """Return the MAC that the first packet to a service's address was addressed to."""
     for frame in frames:
         wide = frame[12:14] == b"\x86\xdd"
         destination = int.from_bytes(frame[38:54] if wide else frame[30:34], "big")
-        if (wide or frame[12:14] == b"\x08\x00") and destination in vips:
+        is_ip = wide or frame[12:14] == b"\x08\x00"
+        if is_ip and any(key.holds(destination) for key in services):
             return int.from_bytes(frame[:6], "big")
     return _MADE_UP_MAC
 
@@ -74,9 +76,9 @@ class Replay:
         self.frames = list(pcap.read(path))
         raw = [frame for _, frame in self.frames]
         keys = [one.service for one in commands if one.verb == "A" and one.service]
-        vips = {key.address for key in keys if not key.mark}
         if not hosts:
-            hosts = [Host(min(vips, default=0), 0, _director_mac(raw, vips))]
+            vips = {key.vip for key in keys} - {0}
+            hosts = [Host(min(vips, default=0), 0, _director_mac(raw, keys))]
         self._macs = _macs_seen(raw) | neighbours
         self._ports = [Port(f"port {row}", host.mac, mtu) for row, host in enumerate(hosts)]
         self._row_by_mac = {host.mac: row for row, host in enumerate(hosts)}

@@ -5,7 +5,7 @@ from numpy import int64
 from pylvs.jit import apart, compiled
 from pylvs.schedulers import LBLC, LBLCR, locality
 from pylvs.tables import defence, neighbours, servers
-from pylvs.tables.layouts import FAR_FUTURE
+from pylvs.tables.sizes import FAR_FUTURE
 
 AUTOMATIC = 2  # a mode of drop_entry: short of memory; above it: always
 

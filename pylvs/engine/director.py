@@ -26,13 +26,13 @@ from pylvs.persistence.plugin import Engines
 from pylvs.schedulers import FAILED
 from pylvs.schedulers.plugin import Schedulers
 from pylvs.tables import Tables, connections, new_tables, states
-from pylvs.tables.layouts import (
+from pylvs.tables.layouts import SEEDS
+from pylvs.tables.sizes import (
     HASH_BITS,
     HELD_LIMIT,
     HELD_SLOT,
     REASSEMBLY_LIMIT,
     REASSEMBLY_SLOT,
-    SEEDS,
     Limits,
 )
 

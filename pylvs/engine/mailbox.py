@@ -30,7 +30,8 @@ from pylvs.tables.layouts import FLAG_TEMPLATE, L3DSR, LOCAL_ADDRESS, UNICAST, U
     FAIL_NEIGHBOUR,
     WANT_SERVERS,
     FAIL_PORT,
-) = range(11)
+    SPAN_PORTS,
+) = range(12)
 
 FULL: Final = -2
 ABSENT: Final = -3
@@ -46,6 +47,10 @@ COMMAND: Final = np.dtype([
         "address_low",
         "port",            # for a neighbour: row in PORT
         "mark",
+        "span",            # the service's number, if it spans more than an address and a port,
+        "prefix",          # the length of its network's, and in SPAN_PORTS before it, its ports:
+        "first_port",
+        "last_port",
         "scheduler",
         "service_flags",
         "persistent_ms",
@@ -78,7 +83,9 @@ def apply(world, commands, count):
     tables = world[0]
     for at in range(count):
         command = commands[at]
-        if command.kind >= LEARN_NEIGHBOUR:
+        if command.kind == SPAN_PORTS:
+            _stage(tables, command)
+        elif command.kind >= LEARN_NEIGHBOUR:
             _apply_neighbour(tables, command)
         elif command.kind == ZERO:
             _zero(tables, command)
@@ -92,6 +99,8 @@ def apply(world, commands, count):
 def _find_service(tables, command):
     if command.mark:
         return services.find_marked(tables, command.mark, command.family)
+    if command.span:
+        return services.find_spanning(tables, command.span)
     return services.find(tables, command.protocol, address_of(command), command.port)
 
 
@@ -100,8 +109,16 @@ def _apply_service(tables, command):
     if command.kind == ADD_SERVICE:
         address = address_of(command)
         row = services.add(
-            tables, command.family, command.protocol, address, command.port, command.mark
+            tables,
+            command.family,
+            command.protocol,
+            address,
+            command.port,
+            command.mark,
+            command.span,
+            command.prefix,
         )
+        tables.director[0].staged_count = 0
         if row == NONE:
             command.result = FULL
             return
@@ -132,6 +149,15 @@ def _apply_service(tables, command):
             _set_engine(tables, service, persistence.NO_ENGINE)
             services.remove(tables, row, command.now_ms)
         command.result = FULL
+
+
+@compiled
+def _stage(tables, command):
+    """Note a range of ports that the service in the next command spans; there is room for it."""
+    director = tables.director[0]
+    tables.staged[director.staged_count, 0] = command.first_port
+    tables.staged[director.staged_count, 1] = command.last_port
+    director.staged_count += 1
 
 
 @compiled

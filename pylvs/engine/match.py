@@ -34,9 +34,10 @@ from pylvs.helpers import expected, ftp
 from pylvs.host import answers, routing
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, servers, services, states
-from pylvs.tables.addresses import source_of
+from pylvs.tables.addresses import destination_of, source_of
 from pylvs.tables.layouts import FLAG_HELPED, FLAG_NO_OUTPUT, FORWARDING_MASK, MASQUERADE
-from pylvs.wire import ipv4, transport
+from pylvs.tables.services import spans
+from pylvs.wire import ip, ipv4, transport
 
 
 @compiled
@@ -236,14 +237,14 @@ def _match_on_the_way(tables, memory, frame, now_ms):
     """No connection: the host's, unless a masqueraded server sent it."""
     leave_to_host(frame)
     sender = servers.find_sender(tables, frame.protocol, source_of(frame), frame.source_port)
-    if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES:
+    if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES or (
+        frame.fragment_max and _is_spanned(tables, destination_of(frame))
+    ):
         frame.reason = Reason.ROUTED  # the host has not seen its fragments
     director = tables.director[0]
     if sender == NONE:
-        if director.data_sender_count and frame.protocol == ipv4.TCP:
-            port = int64(frame.source_port)
-            if servers.is_data_sender(tables, source_of(frame), port):
-                frame.reason = Reason.ROUTED  # the host lets the director have all of those
+        if _is_claimed(tables, frame):
+            frame.reason = Reason.ROUTED  # the host lets the director have all of those
         return
     frame.reason = Reason.ROUTED
     if director.starter_count and may_start(tables, memory, frame, sender):
@@ -264,6 +265,25 @@ def _match_on_the_way(tables, memory, frame, now_ms):
         frame.reason = Reason.NOT_OF_A_SERVER
 
 
+@compiled
+def _is_claimed(tables, frame):
+    """Whether it is from where a real server may send, without a service's connection."""
+    source = source_of(frame)
+    if servers.find_sender(tables, frame.protocol, source, 0) != NONE:
+        return True
+    if tables.director[0].data_sender_count == 0 or frame.protocol != ipv4.TCP:
+        return False
+    return servers.is_data_sender(tables, source, int64(frame.source_port))
+
+
+@compiled
+def _is_spanned(tables, address):
+    """Whether some service spans a network that the address is of."""
+    if tables.director[0].span_count == 0:
+        return False
+    return spans.is_within(tables, address)
+
+
 @apart
 def _asks_by_an_error(tables, memory, frame, now_ms):
     """Find the connection that an ICMP error is about; return whether it may open one."""
@@ -282,6 +302,8 @@ def _asks_by_an_error(tables, memory, frame, now_ms):
         if tables.director[0].schedule_icmp:
             return True
     leave_to_host(frame)
+    if not local and _is_spanned(tables, ip.destination_of(memory, frame.ip)):
+        frame.reason = Reason.ROUTED  # the host has not seen it
     return False
 
 

@@ -20,6 +20,7 @@ from pylvs.tables.layouts import (
     BYPASS,
     FLAG_NO_OUTPUT,
     FLAG_ONE_PACKET,
+    FLAG_SPAN,
     FLAG_TEMPLATE,
     FORWARDING_MASK,
     LOCAL_ADDRESS,
@@ -68,7 +69,7 @@ def schedule(tables, memory, frame, now_ms):
             return _read_key(tables, memory, frame, service, now_ms)
         if _follows_template(tables, frame, service, now_ms):
             return DECIDED
-    elif service.mark == 0 and service.port != frame.destination_port:
+    elif service.mark == 0 and service.span == 0 and service.port != frame.destination_port:
         return NONE
     return schedulers.pick(tables, row, frame, now_ms)
 
@@ -218,7 +219,7 @@ def _open(tables, frame, service, server_row, server_port, template_row, now_ms)
     connections.insert(tables, row, now_ms)
     servers.charge_connection(tables, server_row)
     if frame.destination_port == transport.FTP and flags & FORWARDING_MASK == MASQUERADE:
-        _help(tables, frame, row)
+        _help(tables, frame, service, row)
     if frame.quotes:
         count_unanswered(tables, frame, row)
     else:
@@ -227,9 +228,10 @@ def _open(tables, frame, service, server_row, server_port, template_row, now_ms)
 
 
 @apart
-def _help(tables, frame, row):
+def _help(tables, frame, service, row):
     """Have the helper listen to a control connection."""
-    if tables.director[0].ftp_helper and frame.protocol == ipv4.TCP:
+    director = tables.director[0]
+    if director.ftp_helper and frame.protocol == ipv4.TCP and service.span == 0:
         ftp.listen(tables, row)
 
 
@@ -252,6 +254,8 @@ def _template_address(frame, service):
         if frame.family == 4:
             return ip.from_ipv4(service.mark)
         return int64(service.mark) << 32, int64(0)  # where Linux puts it
+    if service.span:
+        return address_of(service)
     return destination_of(frame)
 
 
@@ -282,12 +286,12 @@ def _follows_template(tables, frame, service, now_ms):
 def _find_template(tables, frame, service):
     protocol, port = _template_protocol(frame, service), _template_port(frame, service)
     client, virtual = _masked(source_of(frame), service), _template_address(frame, service)
-    kind = connections.kind_of(frame)
+    kind, span = connections.kind_of(frame), int64(service.span)
     if service.engine:
         return connections.find_keyed_template(
-            tables, int64(service.engine), protocol, client, virtual, port, kind
+            tables, int64(service.engine), protocol, client, virtual, port, kind, span
         )
-    return connections.find_template(tables, protocol, client, virtual, port, kind)
+    return connections.find_template(tables, protocol, client, virtual, port, kind, span)
 
 
 @compiled
@@ -334,6 +338,8 @@ def _fill_template(tables, row, service, server_row, kind, now_ms):
     template.controls = 0
     template.in_packets = 0
     template.conn_flags = _flags_of(server) | FLAG_TEMPLATE | kind
+    if service.span:
+        template.conn_flags = int64(template.conn_flags) | FLAG_SPAN
     template.timeout_ms = service.persistent_ms
     if service.engine:
         keys.add(tables, row, int64(service.engine))
@@ -346,7 +352,8 @@ def _open_under(tables, frame, service, template_row, now_ms):
     template = tables.connections[template_row]
     server_row = int64(template.server)
     server_port = frame.destination_port
-    if server_port == service.port and tables.servers[server_row].port:
+    maps = server_port == service.port or service.span
+    if maps and tables.servers[server_row].port:
         server_port = int64(tables.servers[server_row].port)
     expiry.restart(tables, template_row, int64(template.timeout_ms), now_ms)
     _open(tables, frame, service, server_row, server_port, template_row, now_ms)
@@ -359,7 +366,7 @@ def may_start(tables, memory, frame, server_row):
     It needs a Call-ID if its service is persistent (ip_vs_core.c, __ip_vs_rs_conn_out).
     """
     service = tables.services[tables.servers[server_row].service]
-    if service.engine != persistence.SIP or frame.protocol != ipv4.UDP:
+    if service.engine != persistence.SIP or frame.protocol != ipv4.UDP or service.span:
         return False
     if service.service_flags & PERSISTENT == 0:
         return True
@@ -407,7 +414,7 @@ def _template_from_server(tables, frame, service, server_row, now_ms):
     virtual, port = address_of(service), int64(service.port)
     kind = connections.kind_of(frame)
     found = connections.find_keyed_template(
-        tables, persistence.SIP, frame.protocol, client, virtual, port, kind
+        tables, persistence.SIP, frame.protocol, client, virtual, port, kind, 0
     )
     row = connections.live(tables, found, now_ms)
     if row != NONE and _is_valid(tables, row):

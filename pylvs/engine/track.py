@@ -11,26 +11,34 @@ from pylvs.frames import (
     Reason,
     Verdict,
 )
-from pylvs.jit import compiled
+from pylvs.jit import apart, compiled
 from pylvs.tables import connections, expiry, paths, servers, states
 from pylvs.tables.addresses import destination_of
-from pylvs.tables.layouts import (
-    FLAG_NO_OUTPUT,
-    FLAG_ONE_PACKET,
-    FLAG_TEMPLATE,
-)
+from pylvs.tables.layouts import FLAG_NO_OUTPUT, FLAG_ONE_PACKET, FLAG_TEMPLATE
+from pylvs.tables.services import spans
 from pylvs.wire import ipv4
 
 
 @compiled
 def is_local(tables, frame):
-    """Whether the packet is addressed to the director; where a host stack is, marks decide too."""
+    """Whether the packet is addressed to the director; where a host stack is, marks decide too.
+
+    So does a service for a network that it is for.
+    """
     if frame.delivery & DELIVERY_MASK == UNDECIDED:
         frame.delivery |= paths.delivery_of(tables, destination_of(frame), frame.mark)
     if frame.delivery & DELIVERY_MASK == LOCAL_DELIVERY:
         return True
     director = tables.director[0]
-    return frame.mark != 0 and director.mark_count != 0 and not director.hosted
+    if frame.mark != 0 and director.mark_count != 0 and not director.hosted:
+        return True
+    return director.span_count != 0 and _is_spanned(tables, frame)
+
+
+@apart
+def _is_spanned(tables, frame):
+    family, address, port = frame.family, destination_of(frame), frame.destination_port
+    return spans.find(tables, family, frame.protocol, address, port) != NONE
 
 
 @compiled

@@ -8,7 +8,7 @@ from pylvs.engine.director import NEW_BATCH, Director, announce
 from pylvs.engine.loop import LOOP, breathe_on_rings
 from pylvs.frames import FRAME
 from pylvs.jit import mark_compiled, records
-from pylvs.tables.layouts import Limits
+from pylvs.tables.sizes import Limits
 
 SMALL = Limits(connections=16)
 

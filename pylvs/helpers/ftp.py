@@ -21,7 +21,8 @@ from pylvs.helpers import replies, sequence
 from pylvs.helpers.expected import expect
 from pylvs.jit import apart, compiled
 from pylvs.tables import states
-from pylvs.tables.layouts import FLAG_HELPED, FLAG_WIDE, TALKS_LIMIT
+from pylvs.tables.layouts import FLAG_HELPED, FLAG_WIDE
+from pylvs.tables.sizes import TALKS_LIMIT
 from pylvs.wire import checksum, ipv4, ipv6, transport
 from pylvs.wire.memory import load_u16, load_u32, store_u16, store_u32
 

@@ -8,7 +8,7 @@ resets; here they pay into the first bucket, so a flood of stray segments is not
 from typing import Final
 
 from pylvs.jit import compiled
-from pylvs.tables.layouts import TOKEN_BUCKETS
+from pylvs.tables.sizes import TOKEN_BUCKETS
 from pylvs.wire import ip
 
 COST: Final = 1_000  # one message, in thousandths

@@ -12,7 +12,8 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.schedulers.least_connection import is_usable
 from pylvs.tables.addresses import destination_of, source_of
-from pylvs.tables.layouts import SCHEDULER_1, SCHEDULER_2, SLOTS_BLOCK
+from pylvs.tables.layouts import SCHEDULER_1, SCHEDULER_2
+from pylvs.tables.sizes import SLOTS_BLOCK
 from pylvs.wire import ip
 
 SLOTS: Final = 256

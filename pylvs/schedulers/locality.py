@@ -16,7 +16,7 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.schedulers.least_connection import is_more_loaded, is_usable, pick_least_weighted
 from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
-from pylvs.tables.layouts import CACHE_BUCKETS
+from pylvs.tables.sizes import CACHE_BUCKETS
 from pylvs.wire import ip
 
 CLEAN_MS: Final = 60_000

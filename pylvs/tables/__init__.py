@@ -14,7 +14,8 @@ import numpy as np
 
 from pylvs.frames import NONE
 from pylvs.jit import attributed
-from pylvs.tables.layouts import FAR_FUTURE, HASH_BITS, ROOM, SEEDS, SETTINGS, TABLES, Limits
+from pylvs.tables.layouts import SEEDS, SETTINGS, TABLES
+from pylvs.tables.sizes import FAR_FUTURE, HASH_BITS, ROOM, Limits
 
 _MAP_NORESERVE: Final = 0x4000  # sys/mman.h
 
@@ -56,10 +57,10 @@ def new_tables(limits: Limits, seed: Sequence[int]) -> Tables:
     tables.buckets[: 1 << bucket_bits] = NONE
     for name in (
         *("wheel", "service_buckets", "sender_buckets", "trash_buckets", "neighbour_buckets"),
-        *("slot_owners", "cache_buckets", "key_buckets"),
+        *("slot_owners", "cache_buckets", "key_buckets", "span_buckets"),
     ):
         getattr(tables, name)[:] = NONE
-    for name in ("free", "free_server", "free_key", "doomed"):
+    for name in ("free", "free_server", "free_key", "free_span", "free_page", "doomed"):
         director[name] = NONE
     director["tick"] = -1
     director["dice"] = seed[0] & 0x7FFF_FFFF

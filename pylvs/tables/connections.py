@@ -21,6 +21,7 @@ from pylvs.tables.layouts import (
     FLAG_KEYED,
     FLAG_NO_PORT,
     FLAG_ONE_PACKET,
+    FLAG_SPAN,
     FLAG_TEMPLATE,
     FLAG_WIDE,
     FORWARDING_MASK,
@@ -81,27 +82,28 @@ def _find_request(tables, frame, kind, now_ms):
 
 
 @compiled
-def find_template(tables, protocol, client, address, port, kind):
+def find_template(tables, protocol, client, address, port, kind, span):
     """Return the template of a masked client at a virtual address, or ``NONE``.
 
-    ``kind`` is ``FLAG_WIDE`` for those of IPv6, else 0.
+    ``kind`` is ``FLAG_WIDE`` for those of IPv6, else 0; ``span`` the service's number, if it has
+    one.
     """
     row = int64(tables.buckets[bucket_of(tables, key_of(tables, client), 0, protocol)])
     for _ in range(CHAIN_LIMIT):
-        if row == NONE or _is_template(tables, row, protocol, client, address, port, kind):
+        if row == NONE or _is_template(tables, row, protocol, client, address, port, kind, span):
             return row
         row = int64(tables.connections[row].next)
     return NONE
 
 
 @apart
-def find_keyed_template(tables, engine, protocol, client, address, port, kind):
+def find_keyed_template(tables, engine, protocol, client, address, port, kind, span):
     """Return likewise the template that an engine's key, the packet's, was kept for."""
     row = keys.first(tables, engine)
     while row != NONE:
         template = int64(tables.keys[row].template)
         if keys.is_in(tables, row, engine) and _is_template(
-            tables, template, protocol, client, address, port, kind | FLAG_KEYED
+            tables, template, protocol, client, address, port, kind | FLAG_KEYED, span
         ):
             return template
         row = int64(tables.keys[row].next)
@@ -109,11 +111,13 @@ def find_keyed_template(tables, engine, protocol, client, address, port, kind):
 
 
 @apart
-def _is_template(tables, row, protocol, client, address, port, kind):
+def _is_template(tables, row, protocol, client, address, port, kind, span):
     entry = tables.connections[row]
-    flags = int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_KEYED | FLAG_WIDE)
+    flags = int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_KEYED | FLAG_WIDE | FLAG_SPAN)
+    kind |= FLAG_TEMPLATE | (FLAG_SPAN if span else 0)
     return (
-        flags == FLAG_TEMPLATE | kind
+        flags == kind
+        and (span == 0 or tables.servers[entry.server].virtual_span == span)
         and entry.virtual_port == port
         and entry.protocol == protocol
         and _is_same(client_of(tables, row), client)

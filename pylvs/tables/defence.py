@@ -11,7 +11,8 @@ from numpy import int64
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, dice, states
-from pylvs.tables.layouts import FLAG_TEMPLATE, HASH_BITS, ONE_PACKET
+from pylvs.tables.layouts import FLAG_TEMPLATE, ONE_PACKET
+from pylvs.tables.sizes import HASH_BITS
 from pylvs.wire import ipv4
 
 SECOND_MS: Final = 1_000

@@ -14,10 +14,10 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import compiled
-from pylvs.tables import layouts
+from pylvs.tables import sizes
 
-TICK_MS: Final = layouts.TICK_MS
-WHEEL_SIZE: Final = layouts.WHEEL_SIZE
+TICK_MS: Final = sizes.TICK_MS
+WHEEL_SIZE: Final = sizes.WHEEL_SIZE
 
 
 @compiled

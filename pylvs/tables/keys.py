@@ -10,7 +10,8 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables.layouts import FLAG_KEYED, KEY_LIMIT
+from pylvs.tables.layouts import FLAG_KEYED
+from pylvs.tables.sizes import KEY_LIMIT
 
 
 @compiled

@@ -5,11 +5,36 @@ int64 to begin with: uint64 + int64 is float64 in NumPy.  An address is a pair (
 bits in host order; a MAC is below 2**48.  Rows refer to rows by number, ``NONE`` (-1) being nobody.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from pylvs.frames import REASON_COUNT
+from pylvs.tables.sizes import (
+    BLOCKS_LIMIT,
+    CACHE_BUCKETS,
+    CACHE_LIMIT,
+    DATA_SENDERS_LIMIT,
+    EXCEPTION_LIMIT,
+    HELD_LIMIT,
+    KEY_LIMIT,
+    MARK_RULES_LIMIT,
+    NEIGHBOUR_BUCKETS,
+    PORT_PAGES_LIMIT,
+    PORTS_LIMIT,
+    REASSEMBLY_LIMIT,
+    ROOM,
+    RUNS_LIMIT,
+    SENDER_BUCKETS,
+    SERVICE_BUCKETS,
+    SLOTS_BLOCK,
+    SPAN_BUCKETS,
+    TALKS_LIMIT,
+    TOKEN_BUCKETS,
+    TRASH_BUCKETS,
+    WHEEL_SIZE,
+)
+from pylvs.wire.text import PORT_RANGES_LIMIT
 
 # fmt: off
 
@@ -61,6 +86,7 @@ FLAG_HASHED: Final = 0x0040
 FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
 FLAG_HELPED: Final = 0x0200        # what is said on it is read, and numbers may be shifted
+FLAG_SPAN: Final = 0x0400          # a template of a service known by what it spans
 FLAG_NO_PORT: Final = 0x0800       # its client's port is the one it will come from
 FLAG_TEMPLATE: Final = 0x1000
 FLAG_ONE_PACKET: Final = 0x2000
@@ -82,6 +108,9 @@ SERVICE: Final = np.dtype([
     ("port", np.uint16),
     ("family", np.uint16),
     ("mark", np.uint32),           # not 0: known by this firewall mark, and the family, alone
+    ("span", np.int32),            # not 0: known by this number, and found by what it spans:
+    ("prefix", np.int16),          # the length of its network's
+    ("is_network", np.int16),      # and not of one address
     *_address("netmask"),          # of persistent clients
     ("service_flags", np.int32),   # PERSISTENT, ONE_PACKET, SCHEDULER_1 ... 3
     ("persistent_ms", np.int64),   # a new template's timeout
@@ -137,6 +166,7 @@ SERVER: Final = np.dtype([
     ("exception", np.int32),       # row in MTU_EXCEPTION of its route; NONE, or UNROUTED
     *_address("virtual"),          # what the service was, for the server's return
     ("virtual_mark", np.uint32),
+    ("virtual_span", np.int32),
     ("virtual_port", np.uint16),
     ("protocol", np.uint16),
     ("virtual_family", np.int32),
@@ -204,6 +234,22 @@ MARK_RULE: Final = np.dtype([
     *_address("source_mask"),
     *_address("destination"),
     *_address("destination_mask"),
+], align=True)
+
+# A network, or an address, of which services span some ports under a protocol.
+SPAN: Final = np.dtype([
+    *_address("address"),
+    ("length", np.int32),          # of its prefix
+    ("protocol", np.int32),
+    ("users", np.int32),           # services that are found here
+    ("all_ports", np.int32),       # the one for what others leave, or NONE
+    ("first_page", np.int32),      # of its map in ``port_pages``, or NONE
+    ("next", np.int32),            # in its hash chain, or in the free list
+], align=True)
+PREFIX: Final = np.dtype([
+    *_address("mask"),
+    ("length", np.int32),
+    ("users", np.int32),           # services with it
 ], align=True)
 
 # lblc, lblcr: which servers a destination address is sent to.
@@ -373,6 +419,14 @@ DIRECTOR: Final = np.dtype([
     ("any_port_count", np.int64),  # services with port 0
     ("ftp_count", np.int64),       # TCP services with port 21
     ("mark_count", np.int64),      # services known by a firewall mark
+    ("span_count", np.int64),      # services known by what they span
+    ("spans_seen", np.int64),      # rows of SPAN ever used
+    ("free_span", np.int64),       # head of the list of those given back
+    ("pages_seen", np.int64),      # rows of ``port_pages`` likewise
+    ("free_page", np.int64),
+    ("ipv4_prefix_count", np.int64),  # lengths in ``span_prefixes``
+    ("ipv6_prefix_count", np.int64),
+    ("staged_count", np.int64),    # ranges that the next new service spans
     ("ipv4_count", np.int64),      # services of a family: without any it is left alone
     ("ipv6_count", np.int64),
     ("serves_itself", np.int64),   # there was a real server that is the director itself
@@ -388,45 +442,6 @@ DIRECTOR: Final = np.dtype([
     *((name, np.int64) for name in SETTINGS),
 ], align=True)
 
-HASH_BITS: Final = 64
-WHEEL_SIZE: Final = 16_384
-TICK_MS: Final = 64  # horizon 1,048 s: above every timeout but those of --set and persistence
-SERVICE_BUCKETS: Final = 16_384
-SENDER_BUCKETS: Final = 65_536
-TRASH_BUCKETS: Final = 65_536
-NEIGHBOUR_BUCKETS: Final = 4_096
-HELD_LIMIT: Final = 512
-HELD_PER_HOP: Final = 101  # as many packets as Linux queues (unres_qlen_bytes)
-HELD_SLOT: Final = 66_048
-TOKEN_BUCKETS: Final = 4_096  # destinations whose ICMP rate is kept apart
-CACHE_BUCKETS: Final = 4_096
-REASSEMBLY_LIMIT: Final = 64  # packets; with their memory Linux's ipfrag_high_thresh, 4 MB
-REASSEMBLY_SLOT: Final = 66_048
-RUNS_LIMIT: Final = 128  # stretches without a hole, of one packet
-SLOTS_BLOCK: Final = 256  # what dh's and sh's table takes; mh's takes sixteen
-BLOCKS_LIMIT: Final = 4_096
-CACHE_LIMIT: Final = 65_536
-MARK_RULES_LIMIT: Final = 1_024
-PORTS_LIMIT: Final = 16
-EXCEPTION_LIMIT: Final = 1_024
-KEY_LIMIT: Final = 65_536
-TALKS_LIMIT: Final = 4_096
-DATA_SENDERS_LIMIT: Final = 8_192
-FAR_FUTURE: Final = 1 << 62
-
-
-class Limits(NamedTuple):
-    """How much the tables may hold; at most what ``ROOM`` says."""
-
-    connections: int = 1_048_576
-    services: int = 16_384
-    servers: int = 131_072
-    neighbours: int = 16_384
-    paths: int = 4_096
-
-
-ROOM: Final = Limits(connections=1 << 24)  # a NumPy record is below 2 GB
-
 # All tables are one record: compiled code is handed one address, whatever it needs of them, and
 # how much of a table is used is a number, not a type.  Pages nobody touches cost nothing.
 TABLES: Final = np.dtype([
@@ -438,6 +453,11 @@ TABLES: Final = np.dtype([
     ("wheel", np.int32, (WHEEL_SIZE,)),  # heads of the wheel's lists
     ("services", SERVICE, (ROOM.services,)),
     ("service_buckets", np.int32, (SERVICE_BUCKETS,)),
+    ("spans", SPAN, (2 * ROOM.services,)),
+    ("span_buckets", np.int32, (SPAN_BUCKETS,)),
+    ("span_prefixes", PREFIX, (33 + 129,)),  # lengths in use, the longest first: IPv4's, IPv6's
+    ("port_pages", np.int32, (PORT_PAGES_LIMIT, 256)),
+    ("staged", np.int64, (PORT_RANGES_LIMIT, 2)),
     ("servers", SERVER, (ROOM.servers + 1,)),  # and one to look others up with
     ("trash_buckets", np.int32, (TRASH_BUCKETS,)),  # removed servers, while they are remembered
     ("sender_buckets", np.int32, (SENDER_BUCKETS,)),  # servers by what they send from

@@ -15,7 +15,8 @@ from numpy import int64
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.tables.addresses import address_of, is_at, set_address
-from pylvs.tables.layouts import MASQUERADE, SENDER_BUCKETS, TRASH_BUCKETS, TUNNEL
+from pylvs.tables.layouts import MASQUERADE, TUNNEL
+from pylvs.tables.sizes import SENDER_BUCKETS, TRASH_BUCKETS
 from pylvs.wire import ip, ipv4, transport
 
 CONNECTIONS, IN_PACKETS, OUT_PACKETS, IN_BYTES, OUT_BYTES = range(5)  # columns of totals
@@ -105,6 +106,7 @@ def _sends_data(server):
         and server.protocol == ipv4.TCP
         and server.virtual_port == transport.FTP
         and server.virtual_mark == 0
+        and server.virtual_span == 0
     )
 
 
@@ -194,7 +196,8 @@ def add(tables, service_row, address, port):
 def _trash_bucket(server):
     """Return where a removed server is remembered."""
     address = ip.fold((server.virtual_high, server.virtual_low))
-    virtual = mix(int64(server.virtual_mark), address, int64(server.virtual_port))
+    known_by = int64(server.virtual_mark) ^ int64(server.virtual_span)
+    virtual = mix(known_by, address, int64(server.virtual_port))
     own = mix(int64(server.protocol), ip.fold(address_of(server)), int64(server.port))
     return (own ^ virtual) % TRASH_BUCKETS
 
@@ -206,6 +209,7 @@ def _name(server, service, address, port):
     server.port = port
     server.protocol = service.protocol
     server.virtual_mark = service.mark
+    server.virtual_span = service.span
     server.virtual_family = service.family
     server.virtual_high = 0 if service.mark else service.address_high
     server.virtual_low = 0 if service.mark else service.address_low
@@ -227,6 +231,7 @@ def _take_remembered(tables, service, address, port):
             and server.port == port
             and server.protocol == wanted.protocol
             and server.virtual_mark == wanted.virtual_mark
+            and server.virtual_span == wanted.virtual_span
             and server.virtual_family == wanted.virtual_family
             and server.virtual_low == wanted.virtual_low
             and server.virtual_high == wanted.virtual_high

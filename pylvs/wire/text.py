@@ -4,8 +4,11 @@ Control's is an int: IPv4's is below 2**32, IPv6's is not.  The tables' is a pai
 """
 
 import socket
+from collections.abc import Iterable
 
 _HALF = 1 << 64
+PORT_RANGES_LIMIT = 256
+"""How many ranges a list of ports may have."""
 
 
 def address_of(text: str) -> int:
@@ -58,6 +61,19 @@ def host_text(address: int) -> str:
 
 def endpoint_text(address: int, port: int) -> str:
     return f"{host_text(address)}:{port}"
+
+
+def network_text(address: int, prefix: int) -> str:
+    """Return a network as it stands before ports: ``192.0.2.0/24``, ``[2001:db8::/64]``."""
+    text = f"{address_text(address)}/{prefix}"
+    return f"[{text}]" if is_ipv6(address) else text
+
+
+def ports_text(ports: Iterable[tuple[int, int]]) -> str:
+    """Return ranges of ports: ``80,443,8000-8999``, or ``any``."""
+    ranges = (str(low) if low == high else f"{low}-{high}" for low, high in ports)
+    text = ",".join(ranges)
+    return "any" if text == "0-65535" else text
 
 
 def is_unicast(address: int) -> bool:

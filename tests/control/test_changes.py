@@ -10,7 +10,7 @@ from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import parse_line, parse_text
 from pylvs.control.model import Table, Timeouts, difference
 from pylvs.errors import HostError, RuleError, UsageError
-from pylvs.tables.layouts import Limits
+from pylvs.tables.sizes import Limits
 from tests.packets import tcp_frame
 from tests.world import CLIENT, VIP, World
 

@@ -12,7 +12,7 @@ from pylvs.drivers.loopback import Loopback
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import Engine
 from pylvs.frames import Reason
-from pylvs.tables.layouts import Limits
+from pylvs.tables.sizes import Limits
 from tests.packets import DIRECTOR_MAC, tcp_frame
 from tests.world import VIP, World
 

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pylvs.control import settings
-from pylvs.tables.layouts import FLAG_HELPED, FLAG_NO_PORT, TALKS_LIMIT, Limits
+from pylvs.tables.layouts import FLAG_HELPED, FLAG_NO_PORT
+from pylvs.tables.sizes import TALKS_LIMIT, Limits
 from tests.conftest import examples
 from tests.packets import tcp_frame
 from tests.world import CLIENT, CLIENT6, VIP, VIP6, World

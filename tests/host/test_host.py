@@ -3,7 +3,7 @@
 import pytest
 
 from pylvs.lab.capture import faults
-from pylvs.tables.layouts import Limits
+from pylvs.tables.sizes import Limits
 from tests.packets import (
     DIRECTOR_MAC,
     MAC_A,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pylvs.tables.layouts import CONNECTION, Limits
+from pylvs.tables.layouts import CONNECTION
+from pylvs.tables.sizes import Limits
 from tests.packets import tcp_frame, udp_frame
 from tests.world import CLIENT, VIP, World
 

@@ -164,7 +164,7 @@ class Resources:
         document, faults = checking.convert(body, schema.Server)
         _refuse(faults)
         # Read as part of its service, of which port and mark alone matter here.
-        persistent = 0 if key.port else 1
+        persistent = 0 if key.port or key.ports else 1
         around = schema.Service(asked.path["service"], persistent=persistent, servers=[document])
         found, more = services.read([around])
         _refuse([], more)
@@ -209,13 +209,14 @@ class Resources:
         limit = _number(query, "limit", _PAGE, 1, _PAGE_LIMIT)
         after = _number(query, "after", 0, 0, _ROW_LIMIT)
         wanted = {name: _end(query[name]) for name in ("server", "client") if name in query}
-        if "service" in query:
-            wanted["service"] = services.service_name(services.service_key(query["service"]))
+        service = services.service_key(query["service"]) if "service" in query else None
         found: list[dict[str, Any]] = []
         for one in listing.connections(self._manager, self._call, after):
             document = _connection(one)
             state = query.get("state", document["state"])
             if document["state"] != state or not _is_about(document, wanted):
+                continue
+            if service and not (one.protocol == service.protocol and service.covers(*one.virtual)):
                 continue
             if len(found) == limit:
                 return {"connections": found, "next": one.row}
@@ -355,9 +356,6 @@ def _end(text: str) -> str:
 
 def _is_about(document: dict[str, Any], wanted: dict[str, str]) -> bool:
     """Whether a connection has these ends; an address without a port is one of any port."""
-    service = wanted.get("service")
-    if service is not None and f"{document['protocol']}:{document['virtual']}" != service:
-        return False
     return all(
         document[name] == wanted[name] or document[name].rpartition(":")[0] == wanted[name]
         for name in ("server", "client")

@@ -144,9 +144,14 @@ class Api:
         handlers: dict[str, dict[str, Handler]] = {}
         for one in operations:
             handlers.setdefault(one.path, {})[one.method] = one.handler
+        # A network's name has a slash in it, so what is below a service comes first.
         routes = [
-            Route(path, self._answering(by_method), methods=list(by_method))
-            for path, by_method in handlers.items()
+            Route(
+                path.replace("{service}", "{service:path}"),
+                self._answering(by_method),
+                methods=list(by_method),
+            )
+            for path, by_method in sorted(handlers.items(), reverse=True)
         ]
         routes.append(Route("/events", self._stream, methods=["GET"]))
         refusals: Any = {HTTPException: _unanswered}

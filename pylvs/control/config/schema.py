@@ -1,7 +1,9 @@
 """What a document may say, and what is meant where it says nothing.
 
 A service is named ``tcp:192.0.2.10:80``, ``tcp:[2001:db8::10]:80``, ``mark:5``, or ``mark6:5`` for
-IPv6; a server ``10.0.0.11:8080`` or ``[2001:db8::11]:8080``.
+IPv6; one that spans ports or a network ``tcp:192.0.2.10:80,443,8000-8999``,
+``udp:192.0.2.0/24:any`` or ``tcp:[2001:db8::/64]:80``; a server ``10.0.0.11:8080`` or
+``[2001:db8::11]:8080``.
 """
 
 from typing import Annotated, Any, Final, Literal, get_args, get_origin

@@ -9,6 +9,7 @@ from pylvs.control.ipvsadm.rules import (
     netmask_of,
     number_of,
     parse_endpoint,
+    parse_service,
     scheduler_flags,
     unbracketed,
 )
@@ -26,15 +27,17 @@ from pylvs.control.model import (
     ServerKey,
     Service,
     ServiceKey,
+    Spans,
     Terms,
     any_mask,
     marked,
 )
 from pylvs.errors import RuleError, UsageError
-from pylvs.wire.text import endpoint_text, family_of, is_unicast
+from pylvs.wire.text import family_of, is_unicast
 
 _MARKS: Final = {4: "mark", 6: "mark6"}
 _MARK_MAX: Final = 2**32 - 1
+_FORMS: Final = "tcp:IP:PORT, tcp:NET/LEN:PORTS, mark:N or mark6:N"
 _CHECKSUMS: Final = {"none": 0, "full": CHECKSUM, "remote": REMOTE_CHECKSUM}
 _METHOD_NAMES: Final = {number: name for name, number in METHODS.items()} | {1: "dr"}
 
@@ -43,7 +46,7 @@ def service_name(key: ServiceKey) -> str:
     """Return ``tcp:192.0.2.10:80`` or ``mark:5``."""
     if key.mark:
         return f"{_MARKS[key.family]}:{key.mark}"
-    return f"{PROTOCOL_NAMES[key.protocol].lower()}:{endpoint_text(key.address, key.port)}"
+    return f"{PROTOCOL_NAMES[key.protocol].lower()}:{key.where}"
 
 
 def service_key(name: str) -> ServiceKey:
@@ -59,9 +62,9 @@ def service_key(name: str) -> ServiceKey:
             raise ValueError(f"{kind!r} is none of {', '.join((*PROTOCOLS, *_MARKS.values()))}")
         if ":" not in rest:
             raise ValueError("there is no port")
-        return ServiceKey(PROTOCOLS[kind], *parse_endpoint(rest, 0))
+        return parse_service(rest, PROTOCOLS[kind])
     except (ValueError, RuleError) as error:
-        raise UsageError(f"{name!r}: {error}; give tcp:IP:PORT, mark:N or mark6:N") from None
+        raise UsageError(f"{name!r}: {error}; give {_FORMS}") from None
 
 
 def server_key(name: str, default_port: int) -> ServerKey:
@@ -114,8 +117,8 @@ class _Reader:
             self.note(f"{place}.netmask", error)
         if document.persistent:
             flags |= PERSISTENT
-        elif not key.mark and not key.port:
-            self.note(f"{place}.service", "port 0, any port, is for persistent services only")
+        elif not key.mark and not key.port and not key.ports:
+            self.note(f"{place}.service", "port 0 is for persistent services; say any for all")
         if document.one_packet:
             flags |= ONE_PACKET
             if not key.mark and key.protocol != PROTOCOLS["udp"]:
@@ -166,7 +169,7 @@ def read(
     documents: list[schema.Service], place: str = "services"
 ) -> tuple[dict[ServiceKey, Service], list[Fault]]:
     """Return the services that documents state, and everything that is wrong with them."""
-    reader = _Reader()
+    reader, spans = _Reader(), Spans()
     services: dict[ServiceKey, Service] = {}
     for number, document in enumerate(documents):
         where = f"{place}[{number}]"
@@ -175,6 +178,8 @@ def read(
             continue
         if service.key in services:
             reader.note(f"{where}.service", f"{document.service!r} is there twice")
+        elif other := spans.add(service.key):
+            reader.note(f"{where}.service", f"{document.service!r} overlaps with {other}")
         services[service.key] = service
     return services, reader.faults
 

@@ -4,7 +4,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from pylvs.control.ipvsadm.render import TITLE
-from pylvs.control.model import METHOD_NAMES, ONE_PACKET, PERSISTENT, PROTOCOL_NAMES
+from pylvs.control.model import (
+    METHOD_NAMES,
+    ONE_PACKET,
+    PERSISTENT,
+    PROTOCOL_NAMES,
+    WHOLE,
+    ServiceKey,
+)
 from pylvs.wire.text import is_ipv6, octets_text
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ def services(rows: Iterable["ServiceRow"]) -> str:
         if row.key.mark:
             line = f"FWM  {row.key.mark:08X} {terms.scheduler} "
         else:
-            endpoint = f"{_bracketed(row.key.address)}:{row.key.port:04X}"
+            endpoint = _service(row.key)
             line = f"{PROTOCOL_NAMES[row.key.protocol]}  {endpoint} {terms.scheduler} "
         if row.key.mark or not wide:
             line += "ops " if terms.flags & ONE_PACKET else ""
@@ -58,6 +65,13 @@ def _whole(address: int, family: int = 4) -> str:
 
 def _bracketed(address: int) -> str:
     return f"[{_whole(address)}]" if is_ipv6(address) else _whole(address)
+
+
+def _service(key: ServiceKey) -> str:
+    """Return address and port; the kernel has no service that spans more, and so no word for it."""
+    prefix = "" if key.prefix == WHOLE else f"/{key.prefix}"
+    ports = (f"{low:04X}" if low == high else f"{low:04X}-{high:04X}" for low, high in key.ranges)
+    return f"{_bracketed(key.address)}{prefix}:{','.join(ports)}"
 
 
 def connections(rows: Iterable["ConnectionRow"]) -> str:

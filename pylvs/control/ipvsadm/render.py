@@ -21,6 +21,7 @@ from pylvs.control.model import (
     TUNNEL,
     TUNNEL_TYPES,
     Command,
+    Ports,
     ServiceKey,
     Terms,
     Timeouts,
@@ -68,7 +69,12 @@ def _compare_services(one: "ServiceRow", other: "ServiceRow") -> int:
         or one.key.protocol - other.key.protocol
         or _compare_addresses(one.key.address, other.key.address)
         or one.key.port - other.key.port
+        or (_extent(one.key) > _extent(other.key)) - (_extent(one.key) < _extent(other.key))
     )
+
+
+def _extent(key: ServiceKey) -> tuple[int, Ports]:
+    return key.prefix, key.ports
 
 
 def _compare_addresses(one: int, other: int) -> int:
@@ -96,7 +102,9 @@ def _endpoint(end: tuple[int, int], protocol: int, names: Names, width: int = 0)
 def _service_name(key: ServiceKey, names: Names) -> str:
     if key.mark:
         return str(key)
-    endpoint = _endpoint((key.address, key.port), key.protocol, names, _SERVICE_WIDTH)
+    endpoint = key.where
+    if not key.spans:
+        endpoint = _endpoint((key.address, key.port), key.protocol, names, _SERVICE_WIDTH)
     return f"{PROTOCOL_NAMES[key.protocol]:<4} {endpoint}"
 
 
@@ -156,9 +164,9 @@ def _ordered(rows: Iterable[Any], compare: Callable[[Any, Any], int], sort: bool
     return sorted(rows, key=_service_order if are_services else _SERVER_ORDER)
 
 
-def _service_order(row: "ServiceRow") -> tuple[int, ...]:
+def _service_order(row: "ServiceRow") -> tuple[object, ...]:
     key = row.key
-    return key.mark, key.family, key.protocol, key.address, key.port
+    return key.mark, key.family, key.protocol, key.address, key.port, *_extent(key)
 
 
 _SERVER_ORDER: Final = operator.attrgetter("key")
@@ -304,6 +312,8 @@ def _service_option(key: ServiceKey, names: Names) -> str:
     if key.mark:
         return f"-f {key.mark}" + (" -6" if key.family == 6 else "")
     option = {6: "-t", 17: "-u", 132: "--sctp-service"}[key.protocol]
+    if key.spans:
+        return f"{option} {key.where}"
     return f"{option} {_endpoint((key.address, key.port), key.protocol, names)}"
 
 

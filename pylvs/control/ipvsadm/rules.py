@@ -13,6 +13,7 @@ from typing import Final
 from pylvs.control.ipvsadm.grammar import TRY, USAGE, Line, check, take_apart
 from pylvs.control.ipvsadm.names import NUMERIC, Names
 from pylvs.control.model import (
+    ALL_PORTS,
     ANY_MASK,
     ANY_PREFIX,
     CHECKSUM,
@@ -32,7 +33,9 @@ from pylvs.control.model import (
     TUNNEL,
     TUNNEL_TYPES,
     WEIGHT_MAX,
+    WHOLE,
     Command,
+    Ports,
     Server,
     ServerKey,
     ServiceKey,
@@ -42,7 +45,7 @@ from pylvs.control.model import (
     marked,
 )
 from pylvs.errors import RuleError, UsageError
-from pylvs.wire.text import family_of
+from pylvs.wire.text import PORT_RANGES_LIMIT, family_of, is_ipv6, mask_of
 
 _METHODS: Final = {
     "masquerading": MASQUERADE,
@@ -160,21 +163,77 @@ def parse_endpoint(
     text: str, default_port: int, protocol: int = PROTOCOLS["tcp"], names: Names = NUMERIC
 ) -> tuple[int, int]:
     """Return (address, port) of ``host[:port]``; raises ValueError."""
-    port: int | None = default_port
+    host, port_text = _host_and_ports(text)
+    port = default_port if port_text is None else number_of(port_text, 0, _PORT_MAX)
+    if port is None:
+        port = names.port_of(port_text or "", protocol)
+    return _host(host, names), port
+
+
+def parse_service(text: str, protocol: int, names: Names = NUMERIC) -> ServiceKey:
+    """Return the service ``HOST[/PREFIX][:PORTS]``, port 0 if there is none; raises ValueError.
+
+    PORTS is a port, a list as in ``80,443,8000-8999``, or ``any``; port 0 of a network is ``any``.
+    """
+    host, ports_text = _host_and_ports(text)
+    host, slash, length = host.partition("/")
+    ports = ((0, 0),) if ports_text is None else _ports_of(ports_text, protocol, names)
+    address = names.address_of(host)
+    bits = 128 if is_ipv6(address) else 32
+    prefix = number_of(length, 0, bits) if slash else bits
+    if prefix is None:
+        raise ValueError(f"/{length} is not a prefix of 0 to {bits} bits")
+    network = address & mask_of(prefix, family_of(address))
+    if family_of(network) != family_of(address):
+        raise ValueError(f"{text!r} includes IPv4's addresses")
+    if prefix != bits and ports == ((0, 0),):
+        ports = ALL_PORTS
+    is_one = len(ports) == 1 and ports[0][0] == ports[0][1]
+    port, ports = (ports[0][0], ()) if is_one else (0, ports)
+    return ServiceKey(
+        protocol, network, port, prefix=WHOLE if prefix == bits else prefix, ports=ports
+    )
+
+
+def _host_and_ports(text: str) -> tuple[str, str | None]:
+    """Take ``HOST[:PORTS]`` apart; raises ValueError."""
     if text.startswith("["):
-        host, colon, port_text = text[1:].partition("]:")
+        host, colon, ports = text[1:].partition("]:")
         if not colon:
             raise ValueError(f"{text!r} is not [address]:port")
-    elif text.count(":") > 1:
-        return _host(text, names), default_port
-    else:
-        host, colon, port_text = text.partition(":")
-    if colon:
-        port = number_of(port_text, 0, _PORT_MAX)
-        if port is None:
-            port = names.port_of(port_text, protocol)
-    assert port is not None
-    return _host(host, names), port
+        return host, ports
+    if text.count(":") > 1:
+        return text, None
+    host, colon, ports = text.partition(":")
+    return host, ports if colon else None
+
+
+def _ports_of(text: str, protocol: int, names: Names) -> Ports:
+    """Return the ranges of ports that a text names, in order; raises ValueError."""
+    if text == "any":
+        return ALL_PORTS
+    ranges: list[tuple[int, int]] = []
+    for low, high in sorted(_range_of(one, protocol, names) for one in text.split(",")):
+        if ranges and low <= ranges[-1][1] + 1:
+            ranges[-1] = ranges[-1][0], max(high, ranges[-1][1])
+        else:
+            ranges.append((low, high))
+    if len(ranges) > PORT_RANGES_LIMIT:
+        raise ValueError(f"{len(ranges)} ranges of ports are more than {PORT_RANGES_LIMIT}")
+    return tuple(ranges)
+
+
+def _range_of(text: str, protocol: int, names: Names) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    low, high = number_of(first, 0, _PORT_MAX), number_of(last, 0, _PORT_MAX)
+    if dash and low is not None and high is not None:
+        if low > high:
+            raise ValueError(f"{text!r} ends before it begins")
+        return low, high
+    port = number_of(text, 0, _PORT_MAX)
+    if port is None:
+        port = names.port_of(text, protocol)
+    return port, port
 
 
 def _service_key(line: Line, names: Names) -> ServiceKey | None:
@@ -192,12 +251,10 @@ def _service_key(line: Line, names: Names) -> ServiceKey | None:
                 raise RuleError(f"invalid fwmark value `{value}' specified")
             key = marked(mark)
             continue
-        protocol = PROTOCOLS[name.partition("-")[0]]
         try:
-            address, port = parse_endpoint(value, 0, protocol, names)
+            key = parse_service(value, PROTOCOLS[name.partition("-")[0]], names)
         except ValueError:
             raise RuleError("illegal virtual server address[:port] specified") from None
-        key = ServiceKey(protocol, address, port)
     return key
 
 
@@ -267,7 +324,8 @@ def _check_family(service: ServiceKey, server: Server | None) -> None:
 
 
 def _check_service(service: ServiceKey, terms: Terms) -> None:
-    if not service.mark and not service.port and not terms.flags & PERSISTENT:
+    zero = not service.mark and not service.port and not service.ports
+    if zero and not terms.flags & PERSISTENT:
         raise RuleError("Zero port specified for non-persistent service")
     udp = service.protocol == PROTOCOLS["udp"] or service.mark
     if terms.flags & ONE_PACKET and not udp:

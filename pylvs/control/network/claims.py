@@ -4,14 +4,18 @@ A packet socket gets a copy; the host gets the frame too, and would answer a SYN
 a reset, or forward a real server's reply untranslated.  Rules at netdev ingress run after the copy
 was taken and drop what the director has claimed:
 
-    services' (protocol, VIP, port), all ports of a service for any port, what a firewall mark's
-    service gets; fragments, ICMP errors and pings to VIPs that are not the host's; what masqueraded
-    servers send from (RIP, port), FTP's from all that its data may come from, fragments of it, and
-    ICMP errors about them, to anybody but this host
+    services' (protocol, VIP, port), all ports of a service for any port, what a service spans or
+    a firewall mark's service gets; fragments, ICMP errors and pings to VIPs that are not the
+    host's; what masqueraded servers send from (RIP, port; any port if they have none), FTP's from
+    all that its data may come from, fragments of it, and ICMP errors about them, to anybody but
+    this host
 
 A VIP that is an address of the host's keeps its fragments and errors there: they may concern the
 host's own connections; fragments of services' packets are dropped once the host has put them
-together.  Tagged frames, and everything else, stay with the host.
+together.  Of a network that a service spans the host sees neither fragments nor errors about TCP,
+UDP or SCTP, but at its own addresses.  Each length of prefix has sets and a mask of its own: ranges
+of several could overlap, which sets of intervals do not take.  Tagged frames, and everything else,
+stay with the host.
 """
 
 from collections import Counter, defaultdict
@@ -20,6 +24,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from pylvs.control.model import (
+    ALL_PORTS,
     MASQUERADE,
     PROTOCOL_NAMES,
     PROTOCOLS,
@@ -31,7 +36,7 @@ from pylvs.control.model import (
 from pylvs.control.network.nftables import Nftables
 from pylvs.errors import HostError
 from pylvs.wire import transport
-from pylvs.wire.text import address_text, family_of, is_ipv6
+from pylvs.wire.text import address_text, family_of, is_ipv6, mask_of
 
 TABLE: Final = "pylvs"
 _PRIORITY: Final = -500
@@ -41,7 +46,16 @@ _ALL_PORTS: Final = (0, 65_535)
 _SERVICES: Final = """
     meta l4proto . {ip} daddr . th dport @services{v} drop
     meta l4proto . {ip} daddr @any_port{v} drop
-    meta l4proto . {ip} daddr . th dport @ftp{v} drop"""
+    meta l4proto . {ip} daddr . th dport @ftp{v} drop
+    jump spans{v}"""
+
+# What a prefix's sets are asked, and by which chain.
+_SPANNED: Final = {
+    "spans": "meta l4proto . {ip} daddr{mask} . th dport @{name} drop",
+    "all_ports": "meta l4proto . {ip} daddr{mask} @{name} drop",
+    "networks": "{ip} daddr{mask} @{name} drop",
+}
+_CHAINS: Final = {"spans": "spans", "all_ports": "spans", "networks": "networks"}
 
 _PORT: Final = """
   chain {chain} {{
@@ -58,7 +72,10 @@ _PACKETS: Final = """
     {ip} daddr @own{v} {errors} drop
     {ip} daddr @own{v} {icmp} type echo-request drop
     {ip} daddr @local{v} accept
+    {fragments} jump networks{v}
+    {errors} {about} {{ tcp, udp, sctp }} jump networks{v}
     {fragments} {ip} saddr @senders{v} drop
+    meta l4proto . {ip} saddr @any_server{v} drop
     meta l4proto . {ip} saddr . th sport @servers{v} drop
     meta l4proto . {ip} saddr . th sport @data{v} drop
     {errors} {quoted} @quoted{v} drop
@@ -79,6 +96,7 @@ _WORDS: Final = {
         "later": "ip frag-off & 0x1fff != 0",
         "fragments": "meta l4proto { icmp, tcp, udp, sctp } ip frag-off & 0x3fff != 0",
         "errors": "icmp type { destination-unreachable, source-quench, time-exceeded }",
+        "about": "@th,136,8",
         "quoted": "@th,192,32",  # 24 bytes into an ICMP error: the quoted packet's destination
     },
     6: {
@@ -89,6 +107,7 @@ _WORDS: Final = {
         "later": "frag frag-off != 0",
         "fragments": "exthdr frag exists",
         "errors": "icmpv6 type 1-4",
+        "about": "@th,112,8",
         "quoted": "@th,256,128",
     },
 }
@@ -100,16 +119,23 @@ _KINDS: Final = {
     "any_port": "type inet_proto . {address};",
     "ftp": "type inet_proto . {address} . inet_service; flags interval;",
     "servers": "type inet_proto . {address} . inet_service;",
+    "any_server": "type inet_proto . {address};",
     "data": "type inet_proto . {address} . inet_service; flags interval;",
     "senders": "type {address};",
     "quoted": "typeof {quoted};",
     "own": "type {address};",
     "local": "type {address};",
 }
-_OF_BOTH_TABLES: Final = ("services", "any_port", "ftp")
+_OF_SPANS: Final = {
+    "spans": "type inet_proto . {address} . inet_service; flags interval;",
+    "all_ports": "type inet_proto . {address};",
+    "networks": "type {address};",
+}
+_OF_BOTH_TABLES: Final = ("services", "any_port", "ftp", "spans", "all_ports")
 _FAMILIES: Final = (4, 6)
+_BITS: Final = {4: 32, 6: 128}
 _SENDERS_SETS: Final = {
-    family == 6: tuple(kind + words["v"] for kind in ("servers", "senders", "quoted"))
+    family == 6: tuple(kind + words["v"] for kind in ("servers", "senders", "quoted", "any_server"))
     for family, words in _WORDS.items()
 }
 _PROTOCOLS: Final = {number: name.lower() for number, name in PROTOCOL_NAMES.items()}
@@ -139,9 +165,11 @@ def claims_of(service: Service | None, local: Collection[int]) -> frozenset[Clai
     address = address_text(key.address)
     if not key.mark:
         name = partial(_set_name, address=key.address)
-        if key.address not in local:
+        if key.vip and key.vip not in local:
             elements.add((name("own"), address))
-        if key.port:
+        if key.spans:
+            elements |= _spanned(key)
+        elif key.port:
             elements.add((name("services"), _endpoint(key)))
         else:
             protocol = _PROTOCOLS[key.protocol]
@@ -154,7 +182,24 @@ def claims_of(service: Service | None, local: Collection[int]) -> frozenset[Clai
 
 
 def _is_ftp(key: ServiceKey) -> bool:
-    return key.port == transport.FTP and key.protocol == PROTOCOLS["tcp"] and not key.mark
+    is_one = not key.mark and not key.spans
+    return is_one and key.port == transport.FTP and key.protocol == PROTOCOLS["tcp"]
+
+
+def _spanned(key: ServiceKey) -> set[Claim]:
+    """Return what a service puts into the sets for its length of prefix."""
+    network = address_text(key.address)
+    of_both = f"{_PROTOCOLS[key.protocol]} . {network}"
+    v, length = _WORDS[key.family]["v"], key.prefix_length
+    elements: set[Claim] = set()
+    if not key.vip:
+        elements.add((f"networks{v}_{length}", network))
+    if key.ports == ALL_PORTS:
+        elements.add((f"all_ports{v}_{length}", of_both))
+    else:
+        for low, high in key.ranges:
+            elements.add((f"spans{v}_{length}", f"{of_both} . {low}-{high}"))
+    return elements
 
 
 def senders_of(service: ServiceKey, servers: Iterable[Server]) -> list[Claim]:
@@ -181,9 +226,10 @@ def elements_of(claim: Claim) -> tuple[Element, ...]:
     number, address, port = claim
     wide = is_ipv6(address)
     text = address_text(address)
-    of_servers, of_senders, of_quoted = _SENDERS_SETS[wide]
+    of_servers, of_senders, of_quoted, of_any = _SENDERS_SETS[wide]
+    of_both = f"{_PROTOCOLS[number]} . {text}"
     return (
-        (of_servers, f"{_PROTOCOLS[number]} . {text} . {port}"),
+        (of_servers, f"{of_both} . {port}") if port else (of_any, of_both),
         (of_senders, text),
         (of_quoted, f"{address:#034x}" if wide else f"{address:#010x}"),
     )
@@ -213,14 +259,41 @@ def ruleset(
     ingress, hosts = "", ""
     for family in _FAMILIES:
         words = _WORDS[family]
-        sets = {name: _set(name, family, held[name + words["v"]]) for name in _KINDS}
+        sets = {name: _set(name, family, held.pop(name + words["v"], [])) for name in _KINDS}
         services = _SERVICES.format(**words)
         marked = _marked([rule for rule in rules if (rule.mark, family) in set(marks)], family)
-        ingress += "".join(sets.values())
+        chains = {kind: f"  chain {kind}{words['v']} {{ }}\n" for kind in _CHAINS.values()}
+        ingress += "".join(sets.values()) + "".join(chains.values())
         ingress += _PACKETS.format(**words, services=services, marked=marked)
-        both = "".join(sets[name] for name in _OF_BOTH_TABLES)
+        both = "".join(sets[name] for name in _OF_BOTH_TABLES if name in sets) + chains["spans"]
         hosts += f"table {words['ip']} {TABLE} {{\n{both}{_INPUT.format(services=services)}\n}}\n"
-    return f"table netdev {TABLE} {{\n{ingress}{''.join(ports)}\n}}\n{hosts}"
+    text = f"table netdev {TABLE} {{\n{ingress}{''.join(ports)}\n}}\n{hosts}"
+    of_spans = [(name, element) for name, listed in held.items() for element in listed]
+    return text + "".join(map(_begin, held)) + _edit("add", of_spans)
+
+
+def _begin(name: str) -> str:
+    """Return what makes the set of a length of prefix, and has it asked."""
+    kind, family, length = _parts_of(name)
+    words = _WORDS[family]
+    mask = f" & {address_text(mask_of(length, family))}" if length < _BITS[family] else ""
+    question = _SPANNED[kind].format(**words, mask=mask, name=name)
+    holds = _OF_SPANS[kind].format(address=f"ipv{family}_addr")
+    chain = _CHAINS[kind] + words["v"]
+    return "".join(
+        f"add set {table} {TABLE} {name} {{ {holds} }}\n"
+        f"add rule {table} {TABLE} {chain} {question}\n"
+        for table in _tables_of(name)
+    )
+
+
+def _parts_of(name: str) -> tuple[str, int, int]:
+    """Return kind, family and length of prefix of a set, 0 of one that is for all."""
+    kind, _, length = name.rpartition("_")
+    if not length.isdigit():
+        kind, length = name, "0"
+    family = 6 if kind.endswith("6") else 4
+    return kind.removesuffix("6"), family, int(length)
 
 
 def _set(kind: str, family: int, elements: list[str]) -> str:
@@ -268,6 +341,7 @@ class Claims:
         self._by_service: dict[Hashable, frozenset[Claim]] = {}
         self._users: Counter[Claim] = Counter()  # how many services claim it
         self._held: Counter[Element] = Counter()  # how many claims an element is of
+        self._sets: set[str] = set()  # of prefixes: those that were made
 
     def replace(
         self,
@@ -288,6 +362,7 @@ class Claims:
         # What is claimed for commands under way, by numbers, stays theirs.
         pending = [pair for pair in self._by_service.items() if isinstance(pair[0], int)]
         self._by_service, self._users, self._held = by_service, users, held
+        self._sets = {name for name, _ in held if _is_of_spans(name)}
         self.update(pending)
 
     def update(self, changes: Iterable[tuple[Hashable, frozenset[Claim]]]) -> None:
@@ -300,7 +375,9 @@ class Claims:
         coming = [element for claim in begun for element in elements_of(claim)]
         going = [element for claim in ended for element in elements_of(claim)]
         new_elements, old_elements = _step(self._held, coming, going)
-        text = _edit("delete", old_elements) + _edit("add", new_elements)
+        begun_sets = {name for name, _ in new_elements if _is_of_spans(name)} - self._sets
+        text = _edit("delete", old_elements) + "".join(map(_begin, sorted(begun_sets)))
+        text += _edit("add", new_elements)
         try:
             if text:
                 self._nftables.run(text)
@@ -308,6 +385,7 @@ class Claims:
             _step(self._held, going, coming)
             _step(self._users, removed, added)
             raise
+        self._sets |= begun_sets
         self._by_service |= by_service
         for key, claims in by_service.items():
             if not claims:
@@ -335,11 +413,14 @@ def _step(
     return begun, ended
 
 
+def _is_of_spans(name: str) -> bool:
+    return _parts_of(name)[0] in _OF_SPANS
+
+
 def _tables_of(name: str) -> tuple[str, ...]:
     """Return the families of the tables that hold a set of this name."""
-    if name.removesuffix("6") not in _OF_BOTH_TABLES:
-        return ("netdev",)
-    return ("netdev", "ip6" if name.endswith("6") else "ip")
+    kind, family, _ = _parts_of(name)
+    return ("netdev", _WORDS[family]["ip"]) if kind in _OF_BOTH_TABLES else ("netdev",)
 
 
 def _edit(verb: str, elements: Iterable[Element]) -> str:

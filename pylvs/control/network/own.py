@@ -40,22 +40,22 @@ class OwnAddresses:
 
     def adopt(self, key: ServiceKey) -> None:
         """A service's address becomes the director's own: there is room for every service's."""
-        if key.mark:
+        if not key.vip:
             return
         if self.adopts_vips:
-            self._add(key.address)
-        self._vips[key.address] += 1
+            self._add(key.vip)
+        self._vips[key.vip] += 1
 
     def forsake(self, key: ServiceKey) -> None:
         """A service is gone, and with the last one of an address that address."""
-        if key.mark:
+        if not key.vip:
             return
-        self._vips[key.address] -= 1
-        if self._vips[key.address]:
+        self._vips[key.vip] -= 1
+        if self._vips[key.vip]:
             return
-        del self._vips[key.address]
-        if self.adopts_vips and key.address not in self.stations:
-            self._remove(key.address)
+        del self._vips[key.vip]
+        if self.adopts_vips and key.vip not in self.stations:
+            self._remove(key.vip)
 
     def addresses(self) -> list[int]:
         """Return the addresses that the director answers for itself."""

@@ -2,9 +2,11 @@
 
     service_buckets[hash(protocol, VIP, port)] -> service -> service -> NONE
 
-A service is known by protocol, VIP and port, or by a firewall mark alone.  What a packet finds, in
-this order (ip_vs_ctl.c, ip_vs_service_find): its mark's service; its very address and port; for
-TCP to an unprivileged port or port 20, an FTP service of that VIP; a service for all ports.
+A service is known by protocol, VIP and port, by a firewall mark alone, or by a number if it spans
+ports or a network (``spans``).  What a packet finds, in this order (ip_vs_ctl.c,
+ip_vs_service_find): its mark's service; its very address and port; a range of ports of its address;
+for TCP to an unprivileged port or port 20, an FTP service of that VIP; a service with port 0; the
+closest one that spans its address.
 """
 
 from typing import Final
@@ -15,10 +17,12 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.tables import servers
 from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
-from pylvs.tables.layouts import SERVICE_BUCKETS
+from pylvs.tables.services import spans
+from pylvs.tables.sizes import SERVICE_BUCKETS
 from pylvs.wire import ip, ipv4, transport
 
 _MARKED: Final = 0x1_0000  # in the place of a protocol, where services of marks are hashed
+_SPANNING: Final = 0x2_0000
 
 
 @compiled
@@ -37,6 +41,7 @@ def find(tables, protocol, address, port):
             and service.port == port
             and service.protocol == protocol
             and service.mark == 0
+            and service.span == 0
         ):
             return row
         row = int64(service.next)
@@ -53,6 +58,15 @@ def find_marked(tables, mark, family):
             return row
         row = int64(service.next)
     return NONE
+
+
+@compiled
+def find_spanning(tables, span):
+    """Return the row of the service that is known by this number, or ``NONE``."""
+    row = int64(tables.service_buckets[_bucket_of(_SPANNING, ip.from_ipv4(span), 0)])
+    while row != NONE and tables.services[row].span != span:
+        row = int64(tables.services[row].next)
+    return row
 
 
 @compiled
@@ -75,6 +89,10 @@ def find_for(tables, frame):
     if row != NONE:
         return row
     port = frame.destination_port
+    if director.span_count:
+        row = spans.find_range(tables, frame.protocol, destination, port)
+        if row != NONE:
+            return row
     if (
         director.ftp_count
         and frame.protocol == ipv4.TCP
@@ -84,13 +102,20 @@ def find_for(tables, frame):
         if row != NONE:
             return row
     if director.any_port_count:
-        return find(tables, frame.protocol, destination, 0)
+        row = find(tables, frame.protocol, destination, 0)
+        if row != NONE:
+            return row
+    if director.span_count:
+        return spans.find(tables, frame.family, frame.protocol, destination, port)
     return NONE
 
 
 @apart
-def add(tables, family, protocol, address, port, mark):
-    """Add a service; return its row, or ``NONE`` when the table is full."""
+def add(tables, family, protocol, address, port, mark, span, prefix):
+    """Add a service; return its row, or ``NONE`` when the table is full.
+
+    One with a ``span``, a number, spans a network of this prefix, and the ranges in ``staged``.
+    """
     row = _free(tables)
     if row == NONE:
         return NONE
@@ -101,6 +126,9 @@ def add(tables, family, protocol, address, port, mark):
     set_address(service, address)
     service.port = port
     service.mark = mark
+    service.span = span
+    service.prefix = prefix
+    service.is_network = prefix != (32 if family == 4 else 128)
     service.head = NONE
     service.server_count = 0
     service.slots_begin = NONE
@@ -115,6 +143,9 @@ def add(tables, family, protocol, address, port, mark):
     service.next = tables.service_buckets[bucket]
     tables.service_buckets[bucket] = row
     _count(tables.director[0], service, 1)
+    if span and not spans.cover(tables, row):
+        remove(tables, row, 0)
+        return NONE
     return row
 
 
@@ -135,6 +166,8 @@ def _free(tables):
 def _bucket(service):
     if service.mark:
         return _bucket_of(_MARKED, ip.from_ipv4(service.mark), 0)
+    if service.span:
+        return _bucket_of(_SPANNING, ip.from_ipv4(service.span), 0)
     return _bucket_of(int64(service.protocol), address_of(service), int64(service.port))
 
 
@@ -148,6 +181,8 @@ def _count(director, service, step):
         director.ipv4_count += step
     if service.mark:
         director.mark_count += step
+    elif service.span:
+        director.span_count += step
     elif service.port == 0:
         director.any_port_count += step
     elif service.port == transport.FTP and service.protocol == ipv4.TCP:
@@ -170,5 +205,7 @@ def remove(tables, row, now_ms):
         while tables.services[at].next != row:
             at = int64(tables.services[at].next)
         tables.services[at].next = service.next
+    if service.span:
+        spans.uncover(tables, row)
     service.used = 0
     _count(tables.director[0], service, -1)
