@@ -40,6 +40,7 @@ CACHED_LAYERS: Final = (
     "",
     "wire",
     "tables",
+    "tables/connections",
     "tables/services",
     "schedulers",
     "persistence",

@@ -12,7 +12,7 @@ import click
 from pylvs.errors import HostError, UsageError
 
 _RUN = pathlib.Path("/run/pylvs")
-MODES = ("nat", "dr", "tun", "l3dsr")
+MODES = ("nat", "dr", "tun", "l3dsr", "fullnat")
 _IPV6 = click.option("--ipv6", is_flag=True, help="IPv6 throughout.")
 _MODE = click.argument("mode", type=click.Choice(MODES), default="nat")
 

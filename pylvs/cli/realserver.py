@@ -47,6 +47,8 @@ def setup(
         return
     realserver.remember(addresses, mode, router)
     realserver.run_lines(lines)
+    if mode == "fullnat":
+        click.echo("nothing to set up for full NAT")
     if mode == "nat" and not gateway:
         click.echo("nothing to set up for NAT but the default gateway: give --gateway DIP")
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pylvs.cli.progress import while_compiling
-from pylvs.cli.services import commands_of, parse_address, service_options
+from pylvs.cli.services import LOCAL, commands_of, parse_address, service_options
 from pylvs.control.ipvsadm import render
 from pylvs.errors import HostError, UsageError
 from pylvs.wire.text import mac_of
@@ -29,6 +29,7 @@ Examples
     "-o", "--output", required=True, metavar="OUT.pcap", help="Frames that the director sends."
 )
 @service_options
+@LOCAL
 @click.option(
     "--neighbour",
     "neighbours",
@@ -47,6 +48,7 @@ Examples
 def command(
     capture: str,
     output: str,
+    local: tuple[str, ...],
     neighbours: tuple[str, ...],
     hosts: tuple[str, ...],
     mtu: int,
@@ -61,7 +63,8 @@ def command(
     from pylvs.engine.warm import warm
 
     while_compiling(lambda: warm(rings=False), "core")
-    replay = Replay(capture, commands, [Host(*host) for host in parsed], macs, mtu)
+    pool = list(map(parse_address, local))
+    replay = Replay(capture, commands, [Host(*host) for host in parsed], macs, mtu, pool)
     with (
         _replacing(output) as file,
         click.progressbar(

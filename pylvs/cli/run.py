@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pylvs.cli.progress import while_compiling
-from pylvs.cli.services import commands_of, parse_marks, parse_settings, service_options
+from pylvs.cli.services import LOCAL, commands_of, parse_marks, parse_settings, service_options
 from pylvs.control.ipvsadm import render
 from pylvs.control.model import METHOD_NAMES
 from pylvs.control.network import system
@@ -26,6 +26,8 @@ Examples
             --rs 192.168.79.129:8080 --rs 192.168.79.131:8080 --mode nat
   pylvs run --iface eth0 --vip 10.0.0.53:53/udp --rs 10.0.0.5
   pylvs run --iface eth0 --vip 10.0.0.80:80 --rs 198.51.100.5 --mode l3dsr --dscp 10
+  pylvs run --iface eth0 --vip 10.0.0.80:80 --rs 10.9.0.5:8080 --mode fullnat --local 10.0.0.81
+  pylvs run --iface eth0 --vip 10.1.0.0/24:80,8000-8999 --rs 10.9.0.5 --rs 10.9.0.6 --mode nat
   pylvs run --iface eth0 --rules /etc/ipvsadm.rules
   ipvsadm -Sn | pylvs run --iface eth0 --rules -
   pylvs run --iface eth0 --vip 10.0.0.80:443 --rs 10.0.0.5 --rs 10.0.0.6 -s sh -b sh-port -p 300
@@ -69,6 +71,7 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     metavar="IP",
     help="Next hop for everybody else, on a TAP device; again for IPv6.",
 )
+@LOCAL
 @click.option(
     "--driver",
     type=click.Choice(["auto", "packet"]),
@@ -118,6 +121,7 @@ def command(
     tun: str | None,
     dips: tuple[str, ...],
     gateways: tuple[str, ...],
+    local: tuple[str, ...],
     driver: str,
     connections: int | None,
     settings: tuple[str, ...],
@@ -134,7 +138,8 @@ def command(
     )
     from pylvs.control.config import file, schema
 
-    named = any((interfaces, tap, tun, dips, gateways, settings, marks, *stated.values()))
+    places = (interfaces, tap, tun, dips, gateways, local)
+    named = any((*places, settings, marks, *stated.values()))
     named = named or connections is not None or driver != "auto"
     if config and named:
         raise UsageError("--config states everything: --iface, --vip and the like exclude it")
@@ -145,7 +150,7 @@ def command(
     else:
         device = (list(interfaces), tap or "", tun or "")
         ways = (",".join(dips), ",".join(gateways))
-        place = schema.Place(*device, *ways, connections=connections or 1 << 20)
+        place = schema.Place(*device, *ways, list(local), connections=connections or 1 << 20)
         what = file.of_options(
             place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
         )

@@ -20,7 +20,7 @@ from pylvs.control.model import (
     DEFAULT_SCHEDULER,
     DSCP_MAX,
     L3DSR,
-    MASQUERADE,
+    MAPS_PORTS,
     METHODS,
     PROTOCOLS,
     TUNNEL,
@@ -57,13 +57,18 @@ _OPTIONS = (
     click.option(
         "--mode",
         type=click.Choice(list(METHODS)),
-        help="Forwarding method: nat, dr (default), tun or l3dsr.",
+        help="Forwarding method: nat, dr (default), tun, l3dsr or fullnat.",
     ),
     click.option(
         "--dscp",
         type=click.IntRange(1, DSCP_MAX),
         metavar="N",
         help="What marks the packets of --mode l3dsr: it stands for the VIP.",
+    ),
+    click.option(
+        "--proxy",
+        is_flag=True,
+        help="Tell servers of --mode fullnat their clients, by the PROXY protocol's header.",
     ),
     click.option("-m", "mode_flag", flag_value="nat", help="The same as --mode nat."),
     click.option("-g", "mode_flag", flag_value="dr", help="The same as --mode dr."),
@@ -109,6 +114,15 @@ _OPTIONS = (
 )
 
 
+LOCAL = click.option(
+    "--local",
+    "local",
+    multiple=True,
+    metavar="IP",
+    help="An address, nobody else's, that --mode fullnat sends from; again for more.",
+)
+
+
 def service_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that state services to a command."""
     for option in reversed(_OPTIONS):
@@ -141,7 +155,12 @@ def parse_service(text: str) -> ServiceKey:
 
 
 def parse_server(
-    text: str, service: ServiceKey, method: int, families: Collection[int], dscp: int = 0
+    text: str,
+    service: ServiceKey,
+    method: int,
+    families: Collection[int],
+    dscp: int = 0,
+    proxy: int = 0,
 ) -> Server | None:
     """Return the real server that an --rs names for one service; raises UsageError.
 
@@ -153,10 +172,10 @@ def parse_server(
         address, port = parse_endpoint(unbracketed(endpoint), service.port)
     except ValueError as error:
         raise UsageError(f"--rs {text}: {error}; give IP[:PORT][,weight=N]") from None
-    if port != service.port and method != MASQUERADE:
+    if port != service.port and method not in MAPS_PORTS:
         raise UsageError(
             f"--rs {text}: port {port} differs from the service's {service.port}, and only "
-            "--mode nat can change ports"
+            "--mode nat and fullnat can change ports"
         )
     family = family_of(address)
     if family != service.family and family in families:
@@ -176,7 +195,7 @@ def parse_server(
         values[name] = number
     if values["lower"] > values["upper"]:
         raise UsageError(f"--rs {text}: the lower threshold is above the upper one")
-    return Server(ServerKey(address, port), method, **values, dscp=dscp)
+    return Server(ServerKey(address, port), method, **values, dscp=dscp, proxy=proxy)
 
 
 def _terms(
@@ -219,6 +238,7 @@ def commands_of(
     mode_flag: str | None,
     scheduler: str | None,
     dscp: int | None = None,
+    proxy: bool = False,
     sched_flags: str | None = None,
     persistent: int | None = None,
     netmask: str | None = None,
@@ -229,7 +249,7 @@ def commands_of(
 ) -> list[Command]:
     """Return what the options state, as commands; raises UsageError with every fault named."""
     stated = vips or servers or mode or mode_flag or scheduler or sched_flags or persistent
-    if rules is not None and (stated or netmask or engine or ops or dscp):
+    if rules is not None and (stated or netmask or engine or ops or dscp or proxy):
         raise UsageError(
             "--rules states everything: --vip, --rs and what goes with them exclude it"
         )
@@ -245,6 +265,8 @@ def commands_of(
     method = METHODS[mode or mode_flag or "dr"]
     if (method == L3DSR) != bool(dscp):
         raise UsageError("--mode l3dsr and --dscp N go together")
+    if proxy and method != METHODS["fullnat"]:
+        raise UsageError("--proxy goes with --mode fullnat")
     faults = []
     planned: list[tuple[ServiceKey, Terms]] = []
     for vip in vips:
@@ -263,7 +285,7 @@ def commands_of(
         seen = set()
         for text in servers:
             try:
-                server = parse_server(text, service, method, families, dscp or 0)
+                server = parse_server(text, service, method, families, dscp or 0, int(proxy))
             except UsageError as error:
                 faults.append(str(error))
                 continue

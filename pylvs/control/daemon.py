@@ -123,6 +123,7 @@ class Daemon:
         self.manager = Manager(self.director)
         self.manager.clock = linux.monotonic_ms
         self.manager.set_mark_rules(self.stated.marks)
+        self.manager.own.set_pool(self.stated.local)
         self._prepare()
         self.manager.apply(*difference({}, self.stated.services))
         self.manager.apply(Command("set", timeouts=self.stated.timeouts))
@@ -209,7 +210,7 @@ class Daemon:
                 routes.append(Route(dip, prefix, 0, dip, 0, mtu, family=family))
             if gateway or not (dip and self.place.tap):
                 routes.append(Route(0, 0, gateway, dip, 0, mtu, family=family))
-        self.manager.own.stations = frozenset(stated.dips)
+        self.manager.own.stations |= frozenset(stated.dips)
         self.manager.own.set_local(frozenset())
         self.manager.set_routes(routes)
 
@@ -224,7 +225,8 @@ class Daemon:
         assert self.network is not None
         devices = [self.driver.ports[row].name for row in self.network.present()]
         services = self.manager.copy_services()
-        self.claims.replace(devices, services, self.manager.own.local, self.stated.marks)
+        local, pool = self.manager.own.local, self.manager.own.pool
+        self.claims.replace(devices, services, local, self.stated.marks, pool)
         self.join_groups()
 
     def join_groups(self) -> None:
@@ -276,11 +278,17 @@ class Daemon:
             return
         keys = self.manager.table.services
         vips = {key.vip for key in keys} - {0} - self.manager.own.local
+        for local in self.manager.own.local.intersection(self.stated.local):
+            raise HostError(
+                f"--local {address_text(local)} is this host's own address: its connections would "
+                "be taken for the director's; give an address that nobody has"
+            )
+        vips.update(self.stated.local)
         for port in self.driver.ports:
             found = conflict.find_conflict(port, vips)
             if found:
                 raise HostError(
-                    f"VIP {address_text(found[0])} is in use: {found[1]} answers for it on "
+                    f"{address_text(found[0])} is in use: {found[1]} answers for it on "
                     f"{port.name}; give that station another address, or if it is a real server, "
                     "prepare it with `pylvs realserver setup`"
                 )

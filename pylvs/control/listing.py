@@ -44,6 +44,7 @@ class ServerRow(NamedTuple):
     lower: int
     tunnel: tuple[int, int, int]
     dscp: int
+    proxy: int
     counters: Counters
     rates: Counters
 
@@ -77,7 +78,7 @@ class ConnectionRow(NamedTuple):
 _SERVER_FIELDS: Final = [
     "next", "address_high", "address_low", "port", "forwarding", "weight", "active", "inactive",
     "persistent", "upper", "lower", "tunnel_type", "tunnel_port", "tunnel_flags",
-    "dscp",
+    "dscp", "proxy",
 ]  # fmt: skip
 _CONNECTION_FIELDS: Final = [
     "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
@@ -91,7 +92,7 @@ def _server_row(values: tuple[int, ...], counters: Counters, rates: Counters) ->
     address = joined(values[1], values[2]) if values[1] else values[2]
     key = ServerKey(address, values[3])
     dscp = values[14] if values[4] == L3DSR else 0
-    return ServerRow._make((key, *values[4:11], values[11:14], dscp, counters, rates))
+    return ServerRow._make((key, *values[4:11], values[11:14], dscp, values[15], counters, rates))
 
 
 class _Snapshot(NamedTuple):

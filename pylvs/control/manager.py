@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from pylvs.control.estimator import Estimator
 from pylvs.control.model import (
+    FULLNAT,
     KERNEL_REFUSED,
     Command,
     MarkRule,
@@ -36,7 +37,7 @@ log = logging.getLogger("pylvs")
 _ROWS_AT_ONCE: Final = 16_384
 _EVERYTHING: Final = ServiceKey(0, 0, 0)
 _NO_TERMS: tuple[int, ...] = (0,) * 6
-_NO_SERVER: tuple[int, ...] = (0,) * 11
+_NO_SERVER: tuple[int, ...] = (0,) * 12
 _NO_SPAN: tuple[int, ...] = (0,) * 4
 _SPANS_REMEMBERED: Final = 65_536
 _KINDS: Final = {
@@ -184,6 +185,11 @@ class Manager:
         if command.verb in "AE":
             _number(self.director.schedulers, command.terms.scheduler)
             _number(self.director.engines, command.terms.engine)
+        elif command.server and command.server.method == FULLNAT:
+            family = family_of(command.server.key.address)
+            if family not in map(family_of, self.own.pool):
+                why = f"Full NAT needs local addresses of IPv{family}: start with --local IP"
+                raise RuleError(why, KERNEL_REFUSED)
         self.table.apply(command)
         if command.service is not None:
             self._changed.add(command.service)
@@ -299,6 +305,10 @@ class Manager:
     def faults_of(self, wanted: Mapping[ServiceKey, Service]) -> list[str]:
         """Return why a table could not be had, as far as that can be told ahead."""
         faults = []
+        servers_of = [one for service in wanted.values() for one in service.servers.values()]
+        for family in {family_of(one.key.address) for one in servers_of if one.method == FULLNAT}:
+            if family not in map(family_of, self.own.pool):
+                faults.append(f"fullnat needs local addresses of IPv{family}; say so at the start")
         all_terms = [service.terms for service in wanted.values()]
         named = {("scheduler", one.scheduler) for one in all_terms}
         named |= {("persistence engine", one.engine) for one in all_terms}

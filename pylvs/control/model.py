@@ -21,9 +21,13 @@ from pylvs.wire.text import (
 
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
 PROTOCOL_NAMES: Final = {6: "TCP", 17: "UDP", 132: "SCTP", 0: "IP"}
-METHODS: Final = {"nat": 0, "tun": 2, "dr": 3, "l3dsr": 5}
-METHOD_NAMES: Final = {0: "Masq", 1: "Local", 2: "Tunnel", 3: "Route", 5: "L3DSR"}
-MASQUERADE, LOCAL, TUNNEL, ROUTE, _, L3DSR = range(6)
+METHODS: Final = {"nat": 0, "tun": 2, "dr": 3, "l3dsr": 5, "fullnat": 6}
+METHOD_NAMES: Final = {
+    0: "Masq", 1: "Local", 2: "Tunnel", 3: "Route", 5: "L3DSR", 6: "FullNAT",
+}  # fmt: skip
+MASQUERADE, LOCAL, TUNNEL, ROUTE, _, L3DSR, FULLNAT = range(7)
+MAPS_PORTS: Final = frozenset({MASQUERADE, FULLNAT})
+"""The methods under which a server's port may be another than the service's."""
 DSCP_MAX: Final = 63
 TUNNEL_TYPES: Final = ("ipip", "gue", "gre")
 IPIP, GUE, GRE = range(3)
@@ -166,6 +170,7 @@ class Server(NamedTuple):
     tunnel_port: int = 0
     tunnel_flags: int = 0
     dscp: int = 0  # L3DSR's mark, from 1 on
+    proxy: int = 0  # FullNAT: 1 if PROXY's header tells the server who its clients are
 
 
 class Terms(NamedTuple):

@@ -5,6 +5,7 @@
 | dr | on lo | arp_ignore 1, arp_announce 2 | the gateway is the router, never the director |
 | tun | on tunl0 | the same, rp_filter 0 | decapsulation: the kernel's ipip, or pylvs's own |
 | nat | none | none | the gateway is the director |
+| fullnat | none | none | nothing: the director speaks for itself |
 | l3dsr | on lo | as for dr | nftables gives packets with the service's DSCP the VIP back |
 
 ``arp_ignore`` keeps the server from answering ARP for the VIP, ``arp_announce`` from naming it in
@@ -24,6 +25,7 @@ from pylvs.control.network.instance import state_directory
 from pylvs.errors import HostError
 from pylvs.wire.text import address_text, family_of, is_ipv6
 
+_NO_VIP: Final = ("nat", "fullnat")  # the director changes the packets' destination
 TUNNEL_DEVICES: Final = {4: "tunl0", 6: "ip6tnl0"}
 _MODULES: Final = {4: "ipip", 6: "ip6_tunnel"}
 _IPV6_METRIC: Final = " metric 1024 "  # what IPv6 routes have that were given none
@@ -39,7 +41,7 @@ _NO_PATH_CHECK: Final = {
 
 
 def _settings(vips: list[int], mode: str) -> dict[str, str]:
-    if mode == "nat" or all(map(is_ipv6, vips)):
+    if mode in _NO_VIP or all(map(is_ipv6, vips)):
         return {}
     return _QUIET_ARP | (_NO_PATH_CHECK if mode == "tun" else {})
 
@@ -61,7 +63,7 @@ def setup_lines(vips: list[int], mode: str, gateway: int = 0, dscp: int = 0) -> 
     if mode == "tun":
         for family in families:
             lines += _tunnel_lines(family)
-    if mode != "nat":
+    if mode not in _NO_VIP:
         lines += [f"ip address add {_place_of(vip, mode)}" for vip in vips]
     if mode == "l3dsr":
         lines += [line for vip in vips for line in _readdressing(vip, dscp)]
@@ -116,7 +118,7 @@ def _place_of(vip: int, mode: str) -> str:
 def undo_lines(vips: list[int], mode: str, before: dict[str, str]) -> list[str]:
     """Return the shell lines that undo it; ``before`` is what ``recall`` returned."""
     lines = []
-    if mode != "nat":
+    if mode not in _NO_VIP:
         lines += [f"ip address del {_place_of(vip, mode)}".removesuffix(" nodad") for vip in vips]
     if mode == "l3dsr":
         lines += [f"nft delete table {_table_of(vip)}" for vip in vips]

@@ -3,7 +3,7 @@
 IN.pcap -> loopback driver -> direct -> OUT.pcap, each frame stamped with the time of its cause
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pylvs.control import listing
@@ -72,6 +72,7 @@ class Replay:
         hosts: list[Host],
         neighbours: dict[int, int],
         mtu: int = 1_500,
+        local: Sequence[int] = (),
     ) -> None:
         self.frames = list(pcap.read(path))
         raw = [frame for _, frame in self.frames]
@@ -92,6 +93,7 @@ class Replay:
         self.manager.clock = lambda: self._now_ms
         # Who is told its interfaces can play the host around them, too.
         self.director.tables.director[0]["hosted"] = any(host.prefix for host in hosts)
+        self.manager.own.set_pool(local)
         self._describe(hosts, mtu)
         self.manager.apply(*commands)
 

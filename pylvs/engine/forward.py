@@ -8,7 +8,7 @@ others  ->              an answer, or plain forwarding, where no host stack sees
 from numpy import int64
 
 from pylvs.engine.late_errors import tell_unreachable
-from pylvs.forwarding import l3dsr, masquerade, related, segments, tunnel
+from pylvs.forwarding import fullnat, l3dsr, masquerade, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
 from pylvs.helpers import ftp
@@ -19,6 +19,7 @@ from pylvs.tables import connections, paths, servers
 from pylvs.tables.addresses import address_of, set_ends, source_of
 from pylvs.tables.layouts import (
     FLAG_HELPED,
+    FLAG_LOCAL,
     FLAG_ONE_PACKET,
     FORWARDING_MASK,
     L3DSR,
@@ -174,6 +175,11 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
                     return
                 ftp.follow_request(tables, memory, frame, now_ms)
             masquerade.translate_request(tables, memory, frame, entry)
+        if int64(entry.conn_flags) & FLAG_LOCAL and not fullnat.send_from_local(
+            tables, memory, frame, frame.connection, mtu
+        ):
+            discard(frame, Reason.TOO_BIG)
+            return
     elif method == L3DSR:
         if frame.quotes == 0 and masquerade.is_impossible(frame):
             discard(frame, Reason.TRUNCATED)

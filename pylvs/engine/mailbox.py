@@ -68,6 +68,7 @@ COMMAND: Final = np.dtype([
         "tunnel_port",
         "tunnel_flags",
         "dscp",
+        "proxy",
         "mac",
         "now_ms",
         "result",
@@ -232,6 +233,7 @@ def _edit_server(tables, server, command):
     server.tunnel_flags = command.tunnel_flags
     if command.forwarding == L3DSR:
         server.dscp = command.dscp  # else it stays, for connections that were opened by it
+    server.proxy = command.proxy
     tunnel.measure(server)
     server.exception = UNROUTED
     if changed or command.kind == ADD_SERVER:

@@ -20,7 +20,7 @@ from pylvs.engine.schedule import (
     start_from_server,
 )
 from pylvs.engine.track import count_request, count_unanswered, is_local, leave_to_host, track
-from pylvs.forwarding import masquerade, related
+from pylvs.forwarding import fullnat, masquerade, related
 from pylvs.frames import (
     DELIVERY_MASK,
     FORWARDED_IN_PIECES,
@@ -142,6 +142,8 @@ def _asks_for_connection(tables, memory, frame, now_ms):
     if row != NONE:
         _match_reply(tables, memory, frame, row, now_ms)
         return False
+    if director.pool_count and _match_local_end(tables, memory, frame, now_ms):
+        return False
     if is_local(tables, frame):
         return True
     _match_on_the_way(tables, memory, frame, now_ms)
@@ -201,6 +203,29 @@ def _match_reply(tables, memory, frame, row, now_ms):
     if forwards and not routing.lets_pass(tables, memory, frame, now_ms):
         return
     _follow_reply(tables, memory, frame, row, forwards, now_ms)
+
+
+@apart
+def _match_local_end(tables, memory, frame, now_ms):
+    """Handle a reply, or an error about a request, to a local end; return whether it is one."""
+    row = fullnat.find(tables, frame, now_ms)
+    if row == NONE:
+        return False
+    frame.verdict = Verdict.DROP
+    if frame.quotes and not related.is_sound(memory, frame):
+        frame.reason = Reason.BAD_CHECKSUM
+        return True
+    if frame.quotes == 0 and masquerade.is_impossible(frame):
+        frame.reason = Reason.TRUNCATED
+        return True
+    fullnat.readdress(tables, memory, frame, row)
+    if frame.quotes:
+        _match_related_reply(tables, memory, frame, row, False, now_ms)
+    else:
+        _match_reply(tables, memory, frame, row, now_ms)
+    if frame.verdict == Verdict.DROP:
+        fullnat.undo(tables, memory, frame, row)
+    return True
 
 
 @compiled
@@ -298,6 +323,8 @@ def _asks_by_an_error(tables, memory, frame, now_ms):
         row = connections.live_reply(tables, frame, now_ms)
         if row != NONE:
             _match_related_reply(tables, memory, frame, row, local, now_ms)
+            return False
+        if tables.director[0].pool_count and _match_local_end(tables, memory, frame, now_ms):
             return False
         if tables.director[0].schedule_icmp:
             return True

@@ -16,13 +16,16 @@ from pylvs.helpers import ftp
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, defence, expiry, keys, paths, servers, services, states
 from pylvs.tables.addresses import address_of, destination_of, key_of, source_of
+from pylvs.tables.connections import local_ends, templates
 from pylvs.tables.layouts import (
     BYPASS,
+    FLAG_LOCAL,
     FLAG_NO_OUTPUT,
     FLAG_ONE_PACKET,
     FLAG_SPAN,
     FLAG_TEMPLATE,
     FORWARDING_MASK,
+    FULLNAT,
     LOCAL_ADDRESS,
     MASQUERADE,
     ONE_PACKET,
@@ -195,30 +198,44 @@ def _begin(entry, protocol):
 @compiled
 def _flags_of(server):
     method = int64(server.forwarding)
-    return method if method == MASQUERADE else method | FLAG_NO_OUTPUT
+    if method == MASQUERADE or method == FULLNAT:
+        return MASQUERADE
+    return method | FLAG_NO_OUTPUT
 
 
 @compiled
 def _open(tables, frame, service, server_row, server_port, template_row, now_ms):
     """Give the frame a new connection to ``server_row``, under a template or ``NONE``."""
+    server = tables.servers[server_row]
+    server_port = server_port if server_port else frame.destination_port
+    flags = _flags_of(server) | connections.kind_of(frame)
+    local_end = NONE
+    if server.forwarding == FULLNAT:
+        family, protocol = frame.family, frame.protocol
+        local_end = local_ends.choose(tables, family, protocol, server_row, server_port)
+        if local_end == NONE:
+            _drop(frame, Reason.NO_LOCAL_END)
+            return
+        flags |= FLAG_LOCAL
+    elif service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
+        flags |= FLAG_ONE_PACKET
     row = connections.allocate(tables)
     if row == NONE:
         _drop(frame, Reason.TABLE_FULL)
         return
-    server = tables.servers[server_row]
     entry = tables.connections[row]
     _fill_client(tables, frame, row)
     entry.server = server_row
     entry.server_address = key_of(tables, address_of(server))
-    entry.server_port = server_port if server_port else frame.destination_port
+    entry.server_port = server_port
     entry.control = template_row
-    flags = _flags_of(server) | connections.kind_of(frame)
-    if service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
-        flags |= FLAG_ONE_PACKET
     entry.conn_flags = flags
+    if local_end != NONE:
+        local_ends.bind(tables, row, local_end)
     connections.insert(tables, row, now_ms)
     servers.charge_connection(tables, server_row)
-    if frame.destination_port == transport.FTP and flags & FORWARDING_MASK == MASQUERADE:
+    method = flags & (FORWARDING_MASK | FLAG_LOCAL)
+    if frame.destination_port == transport.FTP and method == MASQUERADE:
         _help(tables, frame, service, row)
     if frame.quotes:
         count_unanswered(tables, frame, row)
@@ -288,10 +305,10 @@ def _find_template(tables, frame, service):
     client, virtual = _masked(source_of(frame), service), _template_address(frame, service)
     kind, span = connections.kind_of(frame), int64(service.span)
     if service.engine:
-        return connections.find_keyed_template(
+        return templates.find_keyed(
             tables, int64(service.engine), protocol, client, virtual, port, kind, span
         )
-    return connections.find_template(tables, protocol, client, virtual, port, kind, span)
+    return templates.find(tables, protocol, client, virtual, port, kind, span)
 
 
 @compiled
@@ -413,7 +430,7 @@ def _template_from_server(tables, frame, service, server_row, now_ms):
     client = _masked(destination_of(frame), service)
     virtual, port = address_of(service), int64(service.port)
     kind = connections.kind_of(frame)
-    found = connections.find_keyed_template(
+    found = templates.find_keyed(
         tables, persistence.SIP, frame.protocol, client, virtual, port, kind, 0
     )
     row = connections.live(tables, found, now_ms)

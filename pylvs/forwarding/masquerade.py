@@ -35,16 +35,16 @@ def translate_request(tables, memory, frame, entry):
 def redirect_to(tables, memory, frame, entry, port):
     """Rewrite VIP to RIP, and the port to another."""
     difference = redirect(tables, memory, frame, entry)
-    _translate(memory, frame, transport.DESTINATION_PORT, port, difference)
+    replace_port(memory, frame, transport.DESTINATION_PORT, port, difference)
 
 
 @compiled
 def redirect(tables, memory, frame, entry):
     """Rewrite VIP to RIP in the IP header; return the difference it makes to checksums."""
     if frame.family == 4:
-        return _replace_ipv4(memory, frame.ip, ipv4.DESTINATION, int64(entry.server_address))
+        return replace_ipv4(memory, frame.ip, ipv4.DESTINATION, int64(entry.server_address))
     wide = connections.server_of(tables, frame.connection)
-    return _replace_ipv6(memory, frame.ip + ipv6.DESTINATION, wide)
+    return replace_ipv6(memory, frame.ip + ipv6.DESTINATION, wide)
 
 
 @compiled
@@ -53,15 +53,15 @@ def translate_reply(tables, memory, frame, entry):
     port_field, port = transport.SOURCE_PORT, int64(entry.virtual_port)
     if frame.family == 4:
         address = int64(entry.virtual_address)
-        difference = _replace_ipv4(memory, frame.ip, ipv4.SOURCE, address)
+        difference = replace_ipv4(memory, frame.ip, ipv4.SOURCE, address)
     else:
         wide = connections.virtual_of(tables, frame.connection)
-        difference = _replace_ipv6(memory, frame.ip + ipv6.SOURCE, wide)
-    _translate(memory, frame, port_field, port, difference)
+        difference = replace_ipv6(memory, frame.ip + ipv6.SOURCE, wide)
+    replace_port(memory, frame, port_field, port, difference)
 
 
 @compiled
-def _replace_ipv4(memory, header, field, address):
+def replace_ipv4(memory, header, field, address):
     """Write an address into an IPv4 header; return the difference it makes to checksums."""
     difference = difference_u32(load_u32(memory, header + field), address)
     store_u32(memory, header + field, address)
@@ -71,7 +71,7 @@ def _replace_ipv4(memory, header, field, address):
 
 
 @compiled
-def _replace_ipv6(memory, at, address):
+def replace_ipv6(memory, at, address):
     """Write an address into an IPv6 header likewise."""
     difference = ip.difference(ip.load_wide(memory, at), address)
     ip.store_wide(memory, at, address)
@@ -79,7 +79,7 @@ def _replace_ipv6(memory, at, address):
 
 
 @compiled
-def _translate(memory, frame, port_field, port, difference):
+def replace_port(memory, frame, port_field, port, difference):
     """Write a port, and mend the checksum for it and for the address."""
     header = frame.transport
     old_port = load_u16(memory, header + port_field)

@@ -142,7 +142,7 @@ def translate_in(tables, memory, frame, entry):
     address = connections.server_of(tables, frame.connection)
     ip.set_destination(memory, frame.ip, address)
     ip.set_source(memory, frame.quotes, address)
-    _mend(memory, frame, 0, int64(entry.server_port))
+    mend(memory, frame, 0, int64(entry.server_port))
 
 
 @compiled
@@ -151,11 +151,11 @@ def translate_out(tables, memory, frame, entry):
     address = connections.virtual_of(tables, frame.connection)
     ip.set_source(memory, frame.ip, address)
     ip.set_destination(memory, frame.quotes, address)
-    _mend(memory, frame, 2, int64(entry.virtual_port))
+    mend(memory, frame, 2, int64(entry.virtual_port))
 
 
 @compiled
-def _mend(memory, frame, port_field, port):
+def mend(memory, frame, port_field, port):
     """Write the quoted port, and make every checksum right but the quoted transport's."""
     size = frame.packet_size - (frame.transport - frame.ip)
     if frame.family == 6:

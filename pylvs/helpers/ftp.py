@@ -138,7 +138,7 @@ def _mend(memory, frame, growth):
 def _read_request(tables, memory, frame, talk, begin, now_ms):
     """Take what is new of a client's stream into its line; behind a gap another line begins."""
     at, end = _payload(memory, frame)
-    known = sequence.distance(int64(talk.client_next), begin) if talk.client_known else 0
+    known = transport.distance(int64(talk.client_next), begin) if talk.client_known else 0
     talk.client_known = 1
     if known < 0:
         talk.client_line = 0
@@ -152,7 +152,7 @@ def _read_request(tables, memory, frame, talk, begin, now_ms):
             _heed(tables, frame.connection, talk, now_ms)
             talk.client_line = 0
     if at + known <= end:
-        talk.client_next = (begin + end - at) & sequence.MASK
+        talk.client_next = (begin + end - at) & transport.NUMBER_MASK
 
 
 @apart
@@ -220,7 +220,7 @@ def _join_held(memory, frame, talk, begin):
     if begin == talk.held_begin:
         talk.held_count = _LET_GO if end - at <= count else 0
         return begin
-    if sequence.distance(begin, int64(talk.held_begin)) != count or not _has_room(frame, count):
+    if transport.distance(begin, int64(talk.held_begin)) != count or not _has_room(frame, count):
         return begin
     _stretch(memory, frame, at, count)
     for place in range(count):
@@ -250,24 +250,25 @@ def _read_reply(tables, memory, frame, talk, begin, now_ms):
     """
     at, end = _payload(memory, frame)
     # What is sent again may begin anywhere: only where the last reply began is known.
-    ahead = sequence.distance(begin, int64(talk.server_next))
+    ahead = transport.distance(begin, int64(talk.server_next))
     begins = not talk.server_known or ahead > 0 or (ahead == 0 and not talk.in_reply)
-    following, in_reply = (begin + end - at) & sequence.MASK, memory[end - 1] != replies.NEWLINE
+    following = (begin + end - at) & transport.NUMBER_MASK
+    in_reply = memory[end - 1] != replies.NEWLINE
     found, first, last, port = replies.OTHER, at, at, 0
     for place in range(at, end):
-        number = (begin + place - at) & sequence.MASK
+        number = (begin + place - at) & transport.NUMBER_MASK
         if begins or number == talk.reply:
             expected = PASSIVE if number == talk.reply else int64(talk.asked)
             if expected:
                 found, first, last, port = replies.find_reply(memory, place, end, expected)
             if found == replies.WHOLE:
-                behind = (begin + last - at) & sequence.MASK
+                behind = (begin + last - at) & transport.NUMBER_MASK
                 _follow(tables, memory, frame, talk, number, behind, first, last, port, now_ms)
                 break
             if found == replies.PART:
                 return found
         begins = memory[place] == replies.NEWLINE
-    if not talk.server_known or sequence.distance(following, int64(talk.server_next)) > 0:
+    if not talk.server_known or transport.distance(following, int64(talk.server_next)) > 0:
         talk.server_known = 1
         talk.server_next = following
         talk.in_reply = in_reply

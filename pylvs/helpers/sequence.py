@@ -4,24 +4,11 @@ server's number  ->  n + after from ``changed`` on, n + before in front of it
 client's acknowledgment, and the edges of what it has besides (SACK, RFC 2018): the way back
 """
 
-from typing import Final
-
 from numpy import int64
 
 from pylvs.jit import apart, compiled
 from pylvs.wire import transport
-from pylvs.wire.memory import load_u8, load_u32, store_u32
-
-MASK: Final = 0xFFFF_FFFF
-_HALF: Final = 0x8000_0000
-_END, _NOP, _SACK = 0, 1, 5  # TCP's options
-
-
-@compiled
-def distance(number, other):
-    """Return how far a number is behind another, in a circle of 2**32; negative before it."""
-    ahead = (number - other) & MASK
-    return ahead - (MASK + 1) if ahead >= _HALF else ahead
+from pylvs.wire.memory import load_u32, store_u32
 
 
 @compiled
@@ -32,17 +19,17 @@ def is_shifted(talk):
 @compiled
 def to_client(talk, number):
     """Return what a number of the server's is to its client."""
-    behind = distance(number, int64(talk.changed)) >= 0
-    return (number + int64(talk.after if behind else talk.before)) & MASK
+    behind = transport.distance(number, int64(talk.changed)) >= 0
+    return (number + int64(talk.after if behind else talk.before)) & transport.NUMBER_MASK
 
 
 @compiled
 def to_server(talk, number):
     """Return what a number that the client acknowledges is to the server."""
-    behind = (number - int64(talk.after)) & MASK
-    if distance(behind, int64(talk.changed)) >= 0:
+    behind = (number - int64(talk.after)) & transport.NUMBER_MASK
+    if transport.distance(behind, int64(talk.changed)) >= 0:
         return behind
-    return (number - int64(talk.before)) & MASK
+    return (number - int64(talk.before)) & transport.NUMBER_MASK
 
 
 @compiled
@@ -62,13 +49,10 @@ def shift_acknowledgments(memory, frame, talk):
     at = header + transport.TCP_HEADER_SIZE
     end = header + transport.tcp_header_size(memory, header)
     while at < end:
-        kind = load_u8(memory, at)
-        length = 1
-        if kind != _NOP:
-            length = load_u8(memory, at + 1) if at + 1 < end else 0
-            if kind == _END or length < 2 or at + length > end:
-                return
-        if kind == _SACK:
-            for edge in range(at + 2, at + length - 3, 4):
+        kind, size = transport.option_at(memory, at, end)
+        if size == 0:
+            return
+        if kind == transport.OPTION_SACK:
+            for edge in range(at + 2, at + size - 3, 4):
                 store_u32(memory, edge, to_server(talk, load_u32(memory, edge)))
-        at += length
+        at += size

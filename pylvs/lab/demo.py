@@ -24,6 +24,9 @@ _PICTURES: Final = {
     "l3dsr": "client {client} -- router -- director [VIP {vip}]\n"
     "                         \\-- LAN of its own {{ rs1 {rs1}, rs2 {rs2} }}\n"
     "  requests go to a real server's address, marked; it answers the client itself, as the VIP",
+    "fullnat": "client {client} -- router -- director [VIP {vip}]\n"
+    "                         \\-- LAN of its own {{ rs1 {rs1}, rs2 {rs2} }}\n"
+    "  requests leave from the director's own address, and replies come back to it",
 }
 
 

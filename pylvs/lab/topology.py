@@ -3,7 +3,7 @@
 nat   client -- router -- director -- rs1, rs2         replies come back through the director
 dr    client -- router -- { director, rs1, rs2 }       one LAN; replies go straight to the router
 tun   the same, and the director wraps what it sends
-l3dsr client -- router -- { director } and, on a LAN of their own, { rs1, rs2 }
+l3dsr client -- router -- { director } and, on a LAN of their own, { rs1, rs2 }; so fullnat
 """
 
 from dataclasses import dataclass, field
@@ -39,6 +39,7 @@ class Topology:
     port: int
     server_port: int
     servers: dict[str, str] = field(default_factory=dict)  # node name -> RIP
+    local: str = ""  # what the director sends from, by full NAT
 
     @property
     def lans(self) -> list[str]:
@@ -52,6 +53,7 @@ class Topology:
             words += ["--iface", interface.name]
         words += ["--vip", self.endpoint, "--mode", self.mode, "--scheduler", "rr"]
         words += ["--dscp", str(DSCP)] if self.mode == "l3dsr" else []
+        words += ["--local", self.local] if self.local else []
         for address in self.servers.values():
             words += ["--rs", f"{bracketed(address)}:{self.server_port}"]
         return words
@@ -129,7 +131,7 @@ def _one_lan(plan: _Plan, mode: str) -> Topology:
     return Topology(mode, nodes, plan.address("lan", 211), 80, 80, _rips(real))
 
 
-def _routed(plan: _Plan) -> Topology:
+def _routed(plan: _Plan, mode: str) -> Topology:
     real = plan.servers("back", (129, 131), gateway=1)
     director = Node("director", (plan.interface("eth0", "lan", 9),), plan.address("lan", 253))
     router = Node(
@@ -142,7 +144,10 @@ def _routed(plan: _Plan) -> Topology:
         forwards=True,
     )
     nodes = (plan.client(), router, director, *real)
-    return Topology("l3dsr", nodes, plan.address("lan", 211), 80, 80, _rips(real))
+    vip = plan.address("lan", 211)
+    if mode == "fullnat":
+        return Topology(mode, nodes, vip, 80, 8080, _rips(real), plan.address("lan", 212))
+    return Topology(mode, nodes, vip, 80, 80, _rips(real))
 
 
 def _rips(nodes: tuple[Node, ...]) -> dict[str, str]:
@@ -150,8 +155,8 @@ def _rips(nodes: tuple[Node, ...]) -> dict[str, str]:
 
 
 def topology(mode: str, version: int = 4) -> Topology:
-    """Return the lab for ``nat``, ``dr``, ``tun`` or ``l3dsr``, with IP of that version."""
+    """Return the lab for a method, with IP of that version."""
     plan = _Plan(version)
-    if mode == "l3dsr":
-        return _routed(plan)
+    if mode in ("l3dsr", "fullnat"):
+        return _routed(plan, mode)
     return _nat(plan) if mode == "nat" else _one_lan(plan, mode)

@@ -14,8 +14,9 @@ import numpy as np
 
 from pylvs.frames import NONE
 from pylvs.jit import attributed
-from pylvs.tables.layouts import SEEDS, SETTINGS, TABLES
+from pylvs.tables.layouts import SEEDS, TABLES
 from pylvs.tables.sizes import FAR_FUTURE, HASH_BITS, ROOM, Limits
+from pylvs.tables.sysctls import SETTINGS
 
 _MAP_NORESERVE: Final = 0x4000  # sys/mman.h
 
@@ -60,7 +61,15 @@ def new_tables(limits: Limits, seed: Sequence[int]) -> Tables:
         *("slot_owners", "cache_buckets", "key_buckets", "span_buckets"),
     ):
         getattr(tables, name)[:] = NONE
-    for name in ("free", "free_server", "free_key", "free_span", "free_page", "doomed"):
+    for name in (
+        "free",
+        "free_server",
+        "free_key",
+        "free_span",
+        "free_page",
+        "free_local_end",
+        "doomed",
+    ):
         director[name] = NONE
     director["tick"] = -1
     director["dice"] = seed[0] & 0x7FFF_FFFF

@@ -10,30 +10,8 @@ from typing import Final
 import numpy as np
 
 from pylvs.frames import REASON_COUNT
-from pylvs.tables.sizes import (
-    BLOCKS_LIMIT,
-    CACHE_BUCKETS,
-    CACHE_LIMIT,
-    DATA_SENDERS_LIMIT,
-    EXCEPTION_LIMIT,
-    HELD_LIMIT,
-    KEY_LIMIT,
-    MARK_RULES_LIMIT,
-    NEIGHBOUR_BUCKETS,
-    PORT_PAGES_LIMIT,
-    PORTS_LIMIT,
-    REASSEMBLY_LIMIT,
-    ROOM,
-    RUNS_LIMIT,
-    SENDER_BUCKETS,
-    SERVICE_BUCKETS,
-    SLOTS_BLOCK,
-    SPAN_BUCKETS,
-    TALKS_LIMIT,
-    TOKEN_BUCKETS,
-    TRASH_BUCKETS,
-    WHEEL_SIZE,
-)
+from pylvs.tables import sizes
+from pylvs.tables.sysctls import SETTINGS
 from pylvs.wire.text import PORT_RANGES_LIMIT
 
 # fmt: off
@@ -72,6 +50,24 @@ CONNECTION: Final = np.dtype([
 ], align=True)
 assert CONNECTION.itemsize == 64
 
+# What the server of a FullNAT connection sees in the place of its client.
+LOCAL_END: Final = np.dtype([
+    ("connection", np.int32),      # row in CONNECTION
+    ("pool", np.int16),            # row in POOL_ADDRESS
+    ("port", np.uint16),
+    ("header", np.int16),          # bytes of PROXY's that its stream begins with; 0: none
+    ("arrived", np.int16),         # the server has said that it has them
+    ("begin", np.uint32),          # the number of the client's first byte
+    ("next", np.int32),            # in its hash chain, row + 1, or in the free list
+], align=True)
+POOL_ADDRESS: Final = np.dtype([
+    *_address("address"),
+    ("family", np.int32),
+    ("first_port", np.int32),
+    ("last_port", np.int32),
+    ("next_port", np.int32),       # the one whose turn it is
+], align=True)
+
 WIDE_ENDS: Final = np.dtype([*_address("client"), *_address("virtual")])
 assert WIDE_ENDS.itemsize == 32
 
@@ -81,7 +77,9 @@ LOCAL: Final = 1
 TUNNEL: Final = 2
 ROUTE: Final = 3                   # IP_VS_CONN_F_DROUTE
 BYPASS: Final = 4
-L3DSR: Final = 5                   # this one is not Linux's
+L3DSR: Final = 5                   # this one and the next are not Linux's
+FULLNAT: Final = 6                 # of servers; their connections are masqueraded ones with
+FLAG_LOCAL: Final = 0x0008         # a local end in the place of their client's
 FLAG_HASHED: Final = 0x0040
 FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
@@ -159,6 +157,7 @@ SERVER: Final = np.dtype([
     ("tunnel_port", np.int32),     # GUE
     ("tunnel_flags", np.int32),    # TUNNEL_CHECKSUM, TUNNEL_REMOTE_CHECKSUM
     ("dscp", np.int32),            # L3DSR: what its packets are marked with
+    ("proxy", np.int32),           # FullNAT: it is told its clients' ends, by PROXY's header
     ("overhead", np.int32),        # bytes that its tunnel puts in front of a packet
     ("outer_size", np.int32),      # of which the outer IP header
     ("path", np.int32),            # row in PATH: how a frame gets there; NONE: no route
@@ -357,19 +356,6 @@ HELD: Final = np.dtype([
     ("lost", np.int64),            # its next hop does not answer
 ], align=True)
 
-# net.ipv4.* and net.ipv4.vs.*, by their own names, with what Linux starts with.
-SETTINGS: Final = {
-    "ip_forward": 1, "ipfrag_time": 30, "ip_unprivileged_port_start": 1_024,
-    "forwarding": 1,       # IPv6's
-    "am_droprate": 10, "amemthresh": 1_024, "drop_entry": 0, "drop_packet": 0, "secure_tcp": 0,
-    "cache_bypass": 0, "conn_reuse_mode": 1, "schedule_icmp": 0, "sloppy_sctp": 0, "sloppy_tcp": 0,
-    "expire_nodest_conn": 0, "expire_quiescent_template": 0,
-    "ignore_tunneled": 0,  # nobody asks: no tunnel is opened here
-    "lblc_expiration": 86_400, "lblcr_expiration": 86_400,
-    "nat_icmp_send": 0, "pmtu_disc": 1, "run_estimation": 1,
-    "snat_reroute": 1,     # nobody asks: a reply goes by where it goes to, always
-}
-
 SEEDS: Final = 6
 DIRECTOR: Final = np.dtype([
     *((f"seed_{number}", np.int64) for number in range(SEEDS)),  # keys of the flow hash
@@ -420,6 +406,10 @@ DIRECTOR: Final = np.dtype([
     ("ftp_count", np.int64),       # TCP services with port 21
     ("mark_count", np.int64),      # services known by a firewall mark
     ("span_count", np.int64),      # services known by what they span
+    ("pool_count", np.int64),      # rows of POOL_ADDRESS
+    ("pool_rover", np.int64),      # the one whose turn it is
+    ("local_ends_seen", np.int64),  # rows of LOCAL_END ever used
+    ("free_local_end", np.int64),
     ("spans_seen", np.int64),      # rows of SPAN ever used
     ("free_span", np.int64),       # head of the list of those given back
     ("pages_seen", np.int64),      # rows of ``port_pages`` likewise
@@ -449,44 +439,47 @@ TABLES: Final = np.dtype([
     ("timeouts", np.int64, (3, 16)),    # ms: a row each for TCP, UDP and SCTP, by state
     ("totals", np.int64, (5,)),         # STATISTICS of all services together
     ("reasons", np.int64, (REASON_COUNT,)),  # how many frames had each
-    ("ports", PORT, (PORTS_LIMIT,)),
-    ("wheel", np.int32, (WHEEL_SIZE,)),  # heads of the wheel's lists
-    ("services", SERVICE, (ROOM.services,)),
-    ("service_buckets", np.int32, (SERVICE_BUCKETS,)),
-    ("spans", SPAN, (2 * ROOM.services,)),
-    ("span_buckets", np.int32, (SPAN_BUCKETS,)),
+    ("ports", PORT, (sizes.PORTS_LIMIT,)),
+    ("wheel", np.int32, (sizes.WHEEL_SIZE,)),  # heads of the wheel's lists
+    ("services", SERVICE, (sizes.ROOM.services,)),
+    ("service_buckets", np.int32, (sizes.SERVICE_BUCKETS,)),
+    ("spans", SPAN, (2 * sizes.ROOM.services,)),
+    ("span_buckets", np.int32, (sizes.SPAN_BUCKETS,)),
     ("span_prefixes", PREFIX, (33 + 129,)),  # lengths in use, the longest first: IPv4's, IPv6's
-    ("port_pages", np.int32, (PORT_PAGES_LIMIT, 256)),
+    ("port_pages", np.int32, (sizes.PORT_PAGES_LIMIT, 256)),
     ("staged", np.int64, (PORT_RANGES_LIMIT, 2)),
-    ("servers", SERVER, (ROOM.servers + 1,)),  # and one to look others up with
-    ("trash_buckets", np.int32, (TRASH_BUCKETS,)),  # removed servers, while they are remembered
-    ("sender_buckets", np.int32, (SENDER_BUCKETS,)),  # servers by what they send from
-    ("neighbours", NEIGHBOUR, (ROOM.neighbours,)),
-    ("neighbour_buckets", np.int32, (NEIGHBOUR_BUCKETS,)),
-    ("paths", PATH, (ROOM.paths,)),
-    ("exceptions", MTU_EXCEPTION, (EXCEPTION_LIMIT,)),
-    ("own", OWN_ADDRESS, (ROOM.services + 2,)),  # VIPs, and a DIP of each family
-    ("held", HELD, (HELD_LIMIT,)),
-    ("tokens", np.int64, (TOKEN_BUCKETS, 2)),  # thousandths of an ICMP message, since when
-    ("slots", np.int32, (BLOCKS_LIMIT * SLOTS_BLOCK,)),  # of dh, sh and mh: rows in SERVER
-    ("slot_owners", np.int32, (BLOCKS_LIMIT,)),  # the service that a block belongs to, or NONE
-    ("cache", CACHE, (CACHE_LIMIT,)),
-    ("cache_buckets", np.int32, (CACHE_BUCKETS,)),
-    ("members", MEMBER, (CACHE_LIMIT,)),
-    ("mark_rules", MARK_RULE, (MARK_RULES_LIMIT,)),
+    ("servers", SERVER, (sizes.ROOM.servers + 1,)),  # and one to look others up with
+    ("trash_buckets", np.int32, (sizes.TRASH_BUCKETS,)),  # of removed servers
+    ("sender_buckets", np.int32, (sizes.SENDER_BUCKETS,)),  # servers by what they send from
+    ("neighbours", NEIGHBOUR, (sizes.ROOM.neighbours,)),
+    ("neighbour_buckets", np.int32, (sizes.NEIGHBOUR_BUCKETS,)),
+    ("paths", PATH, (sizes.ROOM.paths,)),
+    ("exceptions", MTU_EXCEPTION, (sizes.EXCEPTION_LIMIT,)),
+    ("own", OWN_ADDRESS, (sizes.ROOM.services + 2,)),  # VIPs, and a DIP of each family
+    ("held", HELD, (sizes.HELD_LIMIT,)),
+    ("tokens", np.int64, (sizes.TOKEN_BUCKETS, 2)),  # thousandths of an ICMP message, since when
+    ("slots", np.int32, (sizes.BLOCKS_LIMIT * sizes.SLOTS_BLOCK,)),  # dh, sh, mh: rows in SERVER
+    ("slot_owners", np.int32, (sizes.BLOCKS_LIMIT,)),  # the service whose a block is, or NONE
+    ("cache", CACHE, (sizes.CACHE_LIMIT,)),
+    ("cache_buckets", np.int32, (sizes.CACHE_BUCKETS,)),
+    ("members", MEMBER, (sizes.CACHE_LIMIT,)),
+    ("mark_rules", MARK_RULE, (sizes.MARK_RULES_LIMIT,)),
     ("key", np.uint8, (256,)),          # of the packet that is being scheduled
-    ("keys", KEY, (KEY_LIMIT,)),
-    ("key_buckets", np.int32, (KEY_LIMIT,)),
-    ("talks", FTP, (TALKS_LIMIT,)),
-    ("data_senders", np.int32, (DATA_SENDERS_LIMIT,)),  # servers of FTP, masqueraded
-    ("details", np.int32, (ROOM.connections,)),  # row in ``keys`` or ``talks`` of a connection's
-    ("reassembly", REASSEMBLY, (REASSEMBLY_LIMIT,)),
-    ("runs", np.int32, (REASSEMBLY_LIMIT, RUNS_LIMIT, 2)),  # begin and end of what has come
-    ("tickets", np.int64, (TOKEN_BUCKETS,)),  # fragments that a source has sent
+    ("keys", KEY, (sizes.KEY_LIMIT,)),
+    ("key_buckets", np.int32, (sizes.KEY_LIMIT,)),
+    ("talks", FTP, (sizes.TALKS_LIMIT,)),
+    ("data_senders", np.int32, (sizes.DATA_SENDERS_LIMIT,)),  # servers of FTP, masqueraded
+    ("details", np.int32, (sizes.ROOM.connections,)),  # a connection's in ``keys`` and the like
+    ("reassembly", REASSEMBLY, (sizes.REASSEMBLY_LIMIT,)),
+    ("runs", np.int32, (sizes.REASSEMBLY_LIMIT, sizes.RUNS_LIMIT, 2)),  # begin and end of what came
+    ("tickets", np.int64, (sizes.TOKEN_BUCKETS,)),  # fragments that a source has sent
     ("drop_counters", np.int64, (9,)),  # drop_entry: by how many packets a connection has seen
-    ("buckets", np.int32, (ROOM.connections,)),  # heads of the connections' hash chains
-    ("connections", CONNECTION, (ROOM.connections,)),
-    ("wide_ends", WIDE_ENDS, (ROOM.connections,)),  # of the IPv6 connection in the same row
+    ("pool", POOL_ADDRESS, (sizes.POOL_LIMIT,)),
+    ("local_buckets", np.int32, (sizes.LOCAL_ENDS_LIMIT,)),  # heads of hash chains: row + 1, or 0
+    ("local_ends", LOCAL_END, (sizes.LOCAL_ENDS_LIMIT,)),
+    ("buckets", np.int32, (sizes.ROOM.connections,)),  # heads of the connections' hash chains
+    ("connections", CONNECTION, (sizes.ROOM.connections,)),
+    ("wide_ends", WIDE_ENDS, (sizes.ROOM.connections,)),  # of the IPv6 connection in the same row
 ], align=True)
 
 # fmt: on

@@ -34,6 +34,10 @@ FLAGS: Final = 13
 WINDOW: Final = 14
 TCP_CHECKSUM: Final = 16
 TCP_HEADER_SIZE: Final = 20
+NUMBER_MASK: Final = 0xFFFF_FFFF  # of sequence and acknowledgment numbers
+OPTION_MSS: Final = 2
+OPTION_SACK: Final = 5
+_OPTION_END, _OPTION_NOP = 0, 1
 
 UDP_LENGTH: Final = 4
 UDP_CHECKSUM: Final = 6
@@ -105,6 +109,23 @@ def checksum_field(protocol):
 @compiled
 def tcp_header_size(memory, transport):
     return (load_u8(memory, transport + DATA_OFFSET) >> 4) << 2
+
+
+@compiled
+def option_at(memory, at, end):
+    """Return kind and size of TCP's option at a place; size 0: there is none from here on."""
+    kind = load_u8(memory, at)
+    if kind == _OPTION_NOP:
+        return kind, 1
+    size = load_u8(memory, at + 1) if at + 1 < end and kind != _OPTION_END else 0
+    return kind, size if size >= 2 and at + size <= end else 0
+
+
+@compiled
+def distance(number, other):
+    """Return how far a number of TCP's is behind another, in a circle; negative before it."""
+    ahead = (number - other) & NUMBER_MASK
+    return ahead - (NUMBER_MASK + 1) if ahead > NUMBER_MASK >> 1 else ahead
 
 
 @compiled

@@ -23,7 +23,8 @@ def _labs_can_be_built():
 def rules(lab, scheduler="rr", weights=(1, 1)):
     """Return rules text: the lab's service on TCP and, at the same port, on UDP."""
     shape = lab.topology
-    method = {"nat": "-m", "dr": "-g", "tun": "-i", "l3dsr": f"--l3dsr {DSCP}"}[shape.mode]
+    options = {"nat": "-m", "dr": "-g", "tun": "-i", "fullnat": "--fullnat"}
+    method = {**options, "l3dsr": f"--l3dsr {DSCP}"}[shape.mode]
     lines = []
     for letter in "tu":
         service = f"-{letter} {shape.endpoint}"
@@ -44,6 +45,7 @@ def start_director(lab, text):
         for one in node.interfaces
     ]
     words = [word for port in ports for word in ("--iface", port)]
+    words += ["--local", lab.topology.local] if lab.topology.local else []
     lab.start_director([*words, "--rules", str(path)])
 
 
@@ -65,7 +67,8 @@ def ask(lab, action, *arguments):
     return lab.shell("client", " ".join(words)).splitlines()
 
 
-KINDS = [(mode, version) for version in (4, 6) for mode in ("nat", "dr", "tun")] + [("l3dsr", 4)]
+MODES = ("nat", "dr", "tun", "fullnat")
+KINDS = [(mode, version) for version in (4, 6) for mode in MODES] + [("l3dsr", 4)]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-ipv{kind[1]}")

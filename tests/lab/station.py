@@ -1,6 +1,8 @@
 """A server that tells who it is and what it received, over TCP and UDP, and its client.
 
-station.py serve NAME PORT       TCP: reads to the end, answers with digest, name and client
+station.py serve NAME PORT [proxy]
+                                 TCP: reads to the end, answers with digest, name and client;
+                                 by PROXY's header in front, if it is said that there is one
                                  TCP starting with GIVE: sends that many known bytes
                                  UDP: answers with name and client
 station.py upload|download HOST PORT BYTES
@@ -25,6 +27,7 @@ def sender(handler):
 
 class Stream(socketserver.BaseRequestHandler):
     def handle(self):
+        client = (self.server.has_header and self.read_header()) or sender(self)
         digest = hashlib.sha256()
         first = self.request.recv(65_536)
         if first.startswith(b"GIVE "):
@@ -33,8 +36,18 @@ class Stream(socketserver.BaseRequestHandler):
         while first:
             digest.update(first)
             first = self.request.recv(65_536)
-        answer = f"{digest.hexdigest()} {self.server.name} {sender(self)}\n"
+        answer = f"{digest.hexdigest()} {self.server.name} {client}\n"
         self.request.sendall(answer.encode())
+
+    def read_header(self):
+        """Return the client that PROXY's header tells, and whom it spoke to."""
+        head = self.request.recv(16, socket.MSG_WAITALL)
+        assert head[:13] == b"\r\n\r\n\0\r\nQUIT\n\x21", head
+        body = self.request.recv(int.from_bytes(head[14:16], "big"), socket.MSG_WAITALL)
+        size = {0x11: 4, 0x21: 16}[head[13]]
+        family = socket.AF_INET if size == 4 else socket.AF_INET6
+        hosts = [socket.inet_ntop(family, body[at : at + size]) for at in (0, size)]
+        return f"{hosts[0]} {hosts[1]} {int.from_bytes(body[2 * size + 2 :], 'big')}"
 
 
 class Datagram(socketserver.BaseRequestHandler):
@@ -50,10 +63,11 @@ class StreamServer(socketserver.ThreadingTCPServer):
     request_queue_size = 512
 
 
-def serve(name, port):
+def serve(name, port, *options):
     servers = (StreamServer(("::", port), Stream), AnsweringUdpServer(("::", port), Datagram))
     for server in servers:
         server.name = name
+        server.has_header = "proxy" in options
         threading.Thread(target=server.serve_forever).start()
 
 
@@ -113,7 +127,7 @@ def datagram(host, port, count, size=10):
 if __name__ == "__main__":
     action, *rest = sys.argv[1:]
     if action == "serve":
-        serve(rest[0], int(rest[1]))
+        serve(rest[0], int(rest[1]), *rest[2:])
     else:
         {"upload": upload, "download": download, "datagram": datagram}[action](
             rest[0], *map(int, rest[1:])

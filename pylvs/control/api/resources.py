@@ -322,7 +322,7 @@ def _service(row: listing.ServiceRow) -> dict[str, Any]:
 
 def _server(row: listing.ServerRow) -> dict[str, Any]:
     stated = row.key, row.method, row.weight, row.upper, row.lower
-    server = Server(*stated, *row.tunnel, row.dscp)
+    server = Server(*stated, *row.tunnel, row.dscp, row.proxy)
     return {
         **schema.complete(services.server_document(server)),
         "active": row.active,

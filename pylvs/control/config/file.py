@@ -57,6 +57,8 @@ class Stated:
     dips: dict[int, int] = field(default_factory=dict)
     """The director's own addresses, with their prefixes' lengths: one of each family."""
     gateways: list[int] = field(default_factory=list)
+    local: list[int] = field(default_factory=list)
+    """The addresses that full NAT sends from."""
     token: str = ""
 
 
@@ -126,6 +128,13 @@ def _addresses(stated: Stated) -> list[Fault]:
         _check_one_each(stated.gateways)
     except ValueError as error:
         faults.append(Fault("director.gateway", str(error)))
+    for number, text in enumerate(place.local):
+        try:
+            stated.local.append(address_of(text))
+        except ValueError as error:
+            faults.append(Fault(f"director.local[{number}]", str(error)))
+    if len(set(stated.local)) < len(stated.local):
+        faults.append(Fault("director.local", "an address is given twice"))
     return faults
 
 
@@ -207,6 +216,13 @@ def check_place(place: schema.Place, table: dict[ServiceKey, Service]) -> list[F
         faults.append(
             Fault("director.tun", "has no link layer: DR cannot work there; use nat or tun")
         )
+    local = {6 if ":" in text else 4 for text in place.local}
+    for server in servers:
+        family = family_of(server.key.address)
+        if server.method == METHODS["fullnat"] and family not in local:
+            local.add(family)
+            why = f"fullnat sends from addresses of its own (--local): give one of IPv{family}"
+            faults.append(Fault("director.local", why))
     if place.tap or place.tun:
         tunneled = [one.key.address for one in servers if one.method == METHODS["tun"]]
         has = {6 if ":" in text else 4 for text in filter(None, place.dip.split(","))}

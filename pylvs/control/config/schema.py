@@ -28,11 +28,12 @@ class Server(Part):
     """A real server of a virtual service."""
 
     server: str
-    method: Literal["nat", "dr", "tun", "l3dsr"] = "dr"
+    method: Literal["nat", "dr", "tun", "l3dsr", "fullnat"] = "dr"
     weight: Threshold = 1
     upper: Threshold = 0
     lower: Threshold = 0
     dscp: Dscp = 0  # of l3dsr: what stands for the service
+    proxy: bool = False  # of fullnat: the PROXY protocol tells the server its clients
     tunnel: Literal["ipip", "gue", "gre"] = "ipip"
     tunnel_port: Port = 0
     tunnel_checksum: Literal["none", "full", "remote"] = "none"
@@ -74,6 +75,7 @@ class Place(Part):
     tun: str = ""
     dip: str = ""
     gateway: str = ""
+    local: list[str] = field(default_factory=list)  # addresses that fullnat sends from
     driver: Literal["auto", "packet"] = "auto"
     connections: Annotated[int, Meta(ge=1, le=CONNECTIONS_LIMIT)] = 1 << 20
     control: str = ""

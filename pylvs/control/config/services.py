@@ -15,7 +15,7 @@ from pylvs.control.ipvsadm.rules import (
 )
 from pylvs.control.model import (
     CHECKSUM,
-    MASQUERADE,
+    MAPS_PORTS,
     METHODS,
     ONE_PACKET,
     PERSISTENT,
@@ -132,14 +132,19 @@ class _Reader:
             self.note(f"{place}.server", error)
             return None
         method = METHODS[document.method]
-        if method != MASQUERADE and not service.mark and key.port != service.port:
-            self.note(f"{place}.server", f"port {key.port}: only method nat can change ports")
+        if method not in MAPS_PORTS and not service.mark and key.port != service.port:
+            why = "only methods nat and fullnat can change ports"
+            self.note(f"{place}.server", f"port {key.port}: {why}")
         if family_of(key.address) != service.family and document.method != "tun":
             self.note(f"{place}.server", "only method tun takes a client to the other kind of IP")
         if document.lower > document.upper:
             self.note(f"{place}.lower", f"{document.lower} is above upper, {document.upper}")
         if (document.method == "l3dsr") != bool(document.dscp):
             self.note(f"{place}.dscp", "goes with method l3dsr, which needs one")
+        if document.proxy and document.method != "fullnat":
+            self.note(f"{place}.proxy", "goes with method fullnat")
+        if document.proxy and not service.mark and service.protocol != PROTOCOLS["tcp"]:
+            self.note(f"{place}.proxy", "is for TCP services")
         self._check_tunnel(document, place)
         return Server(
             key,
@@ -151,6 +156,7 @@ class _Reader:
             document.tunnel_port,
             _CHECKSUMS[document.tunnel_checksum],
             document.dscp,
+            int(document.proxy),
         )
 
     def _check_tunnel(self, document: schema.Server, place: str) -> None:
@@ -209,6 +215,7 @@ def server_document(server: Server) -> schema.Server:
         server.upper,
         server.lower,
         server.dscp,
+        bool(server.proxy),
         TUNNEL_TYPES[server.tunnel_type],
         server.tunnel_port,
         checksum,  # type: ignore[arg-type]

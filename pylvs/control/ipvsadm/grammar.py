@@ -57,7 +57,8 @@ _OPTIONS: Final = (
     ("m", "masquerading", _NO, "forwarding-method"),
     ("g", "gatewaying", _NO, "forwarding-method"),
     ("i", "ipip", _NO, "forwarding-method"),
-    ("", "l3dsr", _YES, "forwarding-method"),  # not ipvsadm's: it would not know it
+    ("", "l3dsr", _YES, "forwarding-method"),  # this and the next are not ipvsadm's
+    ("", "fullnat", _MAYBE, "forwarding-method"),
     ("w", "weight", _YES, "weight"),
     ("x", "u-threshold", _YES, "u-threshold"),
     ("y", "l-threshold", _YES, "l-threshold"),

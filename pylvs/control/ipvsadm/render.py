@@ -9,6 +9,7 @@ from pylvs.control.model import (
     ANY_MASK,
     ANY_PREFIX,
     CHECKSUM,
+    FULLNAT,
     GRE,
     GUE,
     L3DSR,
@@ -349,16 +350,18 @@ def saved(rows: Iterable["ServiceRow"], names: Names = NUMERIC) -> str:
         lines.append(f"-A {option}{_saved_terms(service.terms, service.key.family)}")
         for server in _ordered(service.servers, _compare_servers, True):
             name = _endpoint(server.key, service.key.protocol, names, _SERVER_WIDTH)
-            method = _method_option(server.method, server.dscp)
+            method = _method_option(server.method, server.dscp, server.proxy)
             line = f"-a {option} -r {name} {method} -w {server.weight}"
             tunnel = _saved_tunnel(*server.tunnel) if server.method == TUNNEL else ""
             lines.append(line + tunnel)
     return "".join(line + "\n" for line in lines)
 
 
-def _method_option(method: int, dscp: int) -> str:
+def _method_option(method: int, dscp: int, proxy: int) -> str:
     if method == L3DSR:
         return f"--l3dsr {dscp}"
+    if method == FULLNAT:
+        return "--fullnat proxy" if proxy else "--fullnat"
     return {"Masq": "-m", "Tunnel": "-i"}.get(METHOD_NAMES[method], "-g")
 
 
@@ -376,7 +379,7 @@ def command(one: Command) -> str:
     line += f" -r {server.key}"
     if one.verb == "d":
         return line
-    line += f" {_method_option(server.method, server.dscp)} -w {server.weight}"
+    line += f" {_method_option(server.method, server.dscp, server.proxy)} -w {server.weight}"
     if server.upper:
         line += f" -x {server.upper}" + (f" -y {server.lower}" if server.lower else "")
     if server.method == TUNNEL:

@@ -19,10 +19,12 @@ from pylvs.control.model import (
     CHECKSUM,
     DEFAULT_SCHEDULER,
     DSCP_MAX,
+    FULLNAT,
     GRE,
     GUE,
     IPIP,
     L3DSR,
+    MAPS_PORTS,
     MASQUERADE,
     ONE_PACKET,
     PERSISTENT,
@@ -52,6 +54,7 @@ _METHODS: Final = {
     "gatewaying": ROUTE,
     "ipip": TUNNEL,
     "l3dsr": L3DSR,
+    "fullnat": FULLNAT,
 }
 _PERSISTENT_DEFAULT: Final = 360
 _PERSISTENT_MAX: Final = 31 * 86_400
@@ -133,6 +136,7 @@ class Lines:
             server.tunnel_port,
             server.tunnel_flags,
             server.dscp,
+            server.proxy,
         )
         if like.verb != "d":
             _check_family(service, other)
@@ -321,6 +325,8 @@ def _check_family(service: ServiceKey, server: Server | None) -> None:
     assert server is not None
     if family_of(server.key.address) != service.family and server.method != TUNNEL:
         raise RuleError("Different address family is allowed only for tunneling servers")
+    if server.proxy and not service.mark and service.protocol != PROTOCOLS["tcp"]:
+        raise RuleError("The PROXY protocol is only for TCP virtual services")
 
 
 def _check_service(service: ServiceKey, terms: Terms) -> None:
@@ -353,7 +359,10 @@ def _server(line: Line, service: ServiceKey | None, names: Names) -> Server | No
     dscp = number_of(line.value("forwarding-method"), 1, DSCP_MAX) if method == L3DSR else 0
     if dscp is None:
         raise RuleError(f"illegal DSCP specified: it is 1 to {DSCP_MAX}")
-    return Server(key, method, weight, upper, lower, *_tunnel(line), dscp)
+    proxy = line.value("forwarding-method") if method == FULLNAT else ""
+    if proxy not in ("", "proxy"):
+        raise RuleError(f"illegal way `{proxy}' to tell the server its clients: it is proxy")
+    return Server(key, method, weight, upper, lower, *_tunnel(line), dscp, int(proxy != ""))
 
 
 def _server_key(
@@ -365,7 +374,7 @@ def _server_key(
         address, port = parse_endpoint(text, port, protocol, names)
     except ValueError:
         raise RuleError("illegal real server address[:port] specified") from None
-    if method != MASQUERADE and verb != "d" and service and not service.mark:
+    if method not in MAPS_PORTS and verb != "d" and service and not service.mark:
         port = service.port  # ipvsadm overwrites it without a word
     return ServerKey(address, port)
 

@@ -18,8 +18,9 @@ of several could overlap, which sets of intervals do not take.  Tagged frames, a
 stay with the host.
 """
 
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -134,6 +135,8 @@ _OF_SPANS: Final = {
 _OF_BOTH_TABLES: Final = ("services", "any_port", "ftp", "spans", "all_ports")
 _FAMILIES: Final = (4, 6)
 _BITS: Final = {4: 32, 6: 128}
+_POOL: Final = "pool"
+"""In the place of a service: what claims for full NAT's addresses."""
 _SENDERS_SETS: Final = {
     family == 6: tuple(kind + words["v"] for kind in ("servers", "senders", "quoted", "any_server"))
     for family, words in _WORDS.items()
@@ -179,6 +182,14 @@ def claims_of(service: Service | None, local: Collection[int]) -> frozenset[Clai
             elements |= {(name("ftp"), f"tcp . {address} . {ports}") for ports in ranges}
     elements.update(senders_of(key, service.servers.values()))
     return frozenset(elements)
+
+
+def _of_pool(address: int) -> Iterator[Claim]:
+    """Yield what an address puts into the sets that full NAT sends from."""
+    text = address_text(address)
+    yield _set_name("own", address), text
+    for protocol in PROTOCOLS:
+        yield _set_name("any_port", address), f"{protocol} . {text}"
 
 
 def _is_ftp(key: ServiceKey) -> bool:
@@ -349,11 +360,16 @@ class Claims:
         services: Mapping[ServiceKey, Service],
         local: Collection[int],
         rules: Sequence[MarkRule] = (),
+        pool: Iterable[int] = (),
     ) -> None:
-        """Put the tables for these services in the place of whatever tables there were."""
+        """Put the tables for these services in the place of whatever tables there were.
+
+        ``pool`` are the addresses that full NAT sends from.
+        """
         by_service: dict[Hashable, frozenset[Claim]] = {
             key: claims_of(service, local) for key, service in services.items()
         }
+        by_service[_POOL] = frozenset(itertools.chain.from_iterable(map(_of_pool, pool)))
         users = Counter(claim for claims in by_service.values() for claim in claims)
         held = Counter(element for claim in users for element in elements_of(claim))
         addresses = [(_set_name("local", address), address_text(address)) for address in local]

@@ -2,13 +2,19 @@
 
 import bisect
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from pylvs.control.model import ServiceKey
-from pylvs.wire.text import halves, joined
+from pylvs.errors import UsageError
+from pylvs.wire import transport
+from pylvs.wire.text import family_of, halves, joined
 
 if TYPE_CHECKING:
     from pylvs.engine.director import Director
+
+
+_POOL_PORTS: Final = (transport.UNPRIVILEGED, 65_535)
 
 
 class OwnAddresses:
@@ -19,11 +25,30 @@ class OwnAddresses:
         self.local: frozenset[int] = frozenset()
         """The host's addresses: it answers ARP and pings for a VIP among them."""
         self.stations: frozenset[int] = frozenset()
-        """Addresses of the director's own beside the VIPs: a TAP device's DIP."""
+        """Addresses of the director's own beside the VIPs: a TAP device's DIP, full NAT's."""
+        self.pool: tuple[int, ...] = ()
+        """The addresses that full NAT sends from."""
         self.adopts_vips = True
         """Whether a service's address is the director's; if not, only routes make it so."""
         self._vips: Counter[int] = Counter()  # how many services each has
         self._rows: list[tuple[int, int]] = []  # what the table's rows hold
+
+    def set_pool(self, addresses: Sequence[int]) -> None:
+        """Say which addresses full NAT sends from; before there is any connection."""
+        tables = self._tables
+        low, high = _POOL_PORTS
+        if len(addresses) > len(tables.pool):
+            raise UsageError(f"{len(addresses)} local addresses are more than the director holds")
+        for row, address in enumerate(addresses):
+            entry = tables.pool[row]
+            entry["address_high"], entry["address_low"] = halves(address)
+            entry["family"] = family_of(address)
+            entry["first_port"], entry["last_port"] = low, high
+            # Not the first: what was spoken of before a restart may not have ended yet.
+            entry["next_port"] = low + int(tables.director[0]["dice"]) % (high - low)
+        tables.director[0]["pool_count"] = len(addresses)
+        self.pool = tuple(addresses)
+        self.stations |= frozenset(addresses)
 
     def set_local(self, addresses: frozenset[int]) -> None:
         """Say which addresses are the host's."""

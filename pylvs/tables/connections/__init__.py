@@ -15,13 +15,14 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, compiled, prefetch
 from pylvs.tables import expiry, keys, servers, states
 from pylvs.tables.addresses import address_of, key_of
+from pylvs.tables.connections import local_ends
 from pylvs.tables.layouts import (
     FLAG_HASHED,
     FLAG_INACTIVE,
     FLAG_KEYED,
+    FLAG_LOCAL,
     FLAG_NO_PORT,
     FLAG_ONE_PACKET,
-    FLAG_SPAN,
     FLAG_TEMPLATE,
     FLAG_WIDE,
     FORWARDING_MASK,
@@ -79,50 +80,6 @@ def _find_request(tables, frame, kind, now_ms):
             return row if entry.expires_ms > now_ms else live(tables, row, now_ms)
         row = int64(entry.next)
     return NONE
-
-
-@compiled
-def find_template(tables, protocol, client, address, port, kind, span):
-    """Return the template of a masked client at a virtual address, or ``NONE``.
-
-    ``kind`` is ``FLAG_WIDE`` for those of IPv6, else 0; ``span`` the service's number, if it has
-    one.
-    """
-    row = int64(tables.buckets[bucket_of(tables, key_of(tables, client), 0, protocol)])
-    for _ in range(CHAIN_LIMIT):
-        if row == NONE or _is_template(tables, row, protocol, client, address, port, kind, span):
-            return row
-        row = int64(tables.connections[row].next)
-    return NONE
-
-
-@apart
-def find_keyed_template(tables, engine, protocol, client, address, port, kind, span):
-    """Return likewise the template that an engine's key, the packet's, was kept for."""
-    row = keys.first(tables, engine)
-    while row != NONE:
-        template = int64(tables.keys[row].template)
-        if keys.is_in(tables, row, engine) and _is_template(
-            tables, template, protocol, client, address, port, kind | FLAG_KEYED, span
-        ):
-            return template
-        row = int64(tables.keys[row].next)
-    return NONE
-
-
-@apart
-def _is_template(tables, row, protocol, client, address, port, kind, span):
-    entry = tables.connections[row]
-    flags = int64(entry.conn_flags) & (FLAG_TEMPLATE | FLAG_KEYED | FLAG_WIDE | FLAG_SPAN)
-    kind |= FLAG_TEMPLATE | (FLAG_SPAN if span else 0)
-    return (
-        flags == kind
-        and (span == 0 or tables.servers[entry.server].virtual_span == span)
-        and entry.virtual_port == port
-        and entry.protocol == protocol
-        and _is_same(client_of(tables, row), client)
-        and _is_same(virtual_of(tables, row), address)
-    )
 
 
 @compiled
@@ -190,7 +147,7 @@ def _is_wide_reply(tables, row, frame):
 
 
 @compiled
-def _is_same(one, other):
+def is_same(one, other):
     return one[0] == other[0] and one[1] == other[1]
 
 
@@ -349,9 +306,11 @@ def remove(tables, row):
             servers.weigh_load(server)
     if entry.control != NONE:
         tables.connections[entry.control].controls -= 1
-    if flags & (FLAG_KEYED | FLAG_NO_PORT):
+    if flags & (FLAG_KEYED | FLAG_NO_PORT | FLAG_LOCAL):
         if flags & FLAG_KEYED:
             keys.remove(tables, row)
+        elif flags & FLAG_LOCAL:
+            local_ends.release(tables, row)
         else:
             director.awaited_count -= 1
     entry.expires_ms = 0
@@ -402,8 +361,8 @@ def find(tables, protocol, client, port, virtual, virtual_port, kind):
             and entry.client_port == port
             and entry.virtual_port == virtual_port
             and entry.protocol == protocol
-            and _is_same(client_of(tables, row), client)
-            and _is_same(virtual_of(tables, row), virtual)
+            and is_same(client_of(tables, row), client)
+            and is_same(virtual_of(tables, row), virtual)
         ):
             return row
         row = int64(entry.next)
