@@ -12,6 +12,7 @@ from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import (
     BYPASS,
     FLAG_KEYED,
+    FLAG_LOCAL,
     FLAG_TEMPLATE,
     FLAG_WIDE,
     FORWARDING_MASK,
@@ -73,6 +74,8 @@ class ConnectionRow(NamedTuple):
     engine: str = ""
     key: bytes = b""
     """What a persistence engine knows a template's clients by."""
+    local: tuple[int, int] = (0, 0)
+    """What its server sees in the place of the client, by full NAT."""
 
 
 _SERVER_FIELDS: Final = [
@@ -177,6 +180,7 @@ def _take_connections(manager: Manager, begin: int = 0) -> tuple["_Copied", int 
     # A connection without a server has row NONE: the last row of servers, which is nobody's.
     servers = [tables.servers[half][entries["server"]] for half in ("address_high", "address_low")]
     keyed = rows[entries["conn_flags"] & FLAG_KEYED != 0]
+    local = rows[entries["conn_flags"] & FLAG_LOCAL != 0]
     copied = _Copied(
         begin + rows,
         entries,
@@ -185,6 +189,8 @@ def _take_connections(manager: Manager, begin: int = 0) -> tuple["_Copied", int 
         left,
         begin + keyed,
         tables.keys[tables.details[begin:end][keyed]],
+        begin + local,
+        tables.local_ends[tables.details[begin:end][local]],
     )
     return copied, None if seen else end
 
@@ -200,6 +206,9 @@ class _Copied(NamedTuple):
     keyed: Any
     """Which rows are templates with a key; ``keys`` are theirs, in order."""
     keys: Any
+    local: Any
+    """Which rows have a local end; ``local_ends`` are theirs, in order."""
+    local_ends: Any
 
 
 def _connection_rows(manager: Manager, copied: _Copied) -> Iterator[ConnectionRow]:
@@ -207,6 +216,11 @@ def _connection_rows(manager: Manager, copied: _Copied) -> Iterator[ConnectionRo
     keys = {
         row: (engines.name(int(key["engine"])), bytes(key["octets"][: key["length"]]))
         for row, key in zip(copied.keyed.tolist(), copied.keys, strict=True)
+    }
+    pool = manager.own.pool
+    ends = {
+        row: (pool[end["pool"]], int(end["port"]))
+        for row, end in zip(copied.local.tolist(), copied.local_ends, strict=True)
     }
     fields = copied.entries[_CONNECTION_FIELDS].tolist()
     others = (copied.wide_ends, copied.servers, copied.rows, copied.left)
@@ -231,7 +245,8 @@ def _connection_rows(manager: Manager, copied: _Copied) -> Iterator[ConnectionRo
             expires,
             row,
             6 if flags & FLAG_WIDE else 4,
-            *keys.get(row, ()),
+            *keys.get(row, ("", b"")),
+            ends.get(row, (0, 0)),
         )
 
 

@@ -206,36 +206,26 @@ def _flags_of(server):
 @compiled
 def _open(tables, frame, service, server_row, server_port, template_row, now_ms):
     """Give the frame a new connection to ``server_row``, under a template or ``NONE``."""
-    server = tables.servers[server_row]
-    server_port = server_port if server_port else frame.destination_port
-    flags = _flags_of(server) | connections.kind_of(frame)
-    local_end = NONE
-    if server.forwarding == FULLNAT:
-        family, protocol = frame.family, frame.protocol
-        local_end = local_ends.choose(tables, family, protocol, server_row, server_port)
-        if local_end == NONE:
-            _drop(frame, Reason.NO_LOCAL_END)
-            return
-        flags |= FLAG_LOCAL
-    elif service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
-        flags |= FLAG_ONE_PACKET
     row = connections.allocate(tables)
     if row == NONE:
         _drop(frame, Reason.TABLE_FULL)
         return
+    server = tables.servers[server_row]
     entry = tables.connections[row]
     _fill_client(tables, frame, row)
     entry.server = server_row
     entry.server_address = key_of(tables, address_of(server))
-    entry.server_port = server_port
+    entry.server_port = server_port if server_port else frame.destination_port
     entry.control = template_row
+    flags = _flags_of(server) | connections.kind_of(frame)
+    if service.service_flags & ONE_PACKET and frame.protocol == ipv4.UDP:
+        flags |= FLAG_ONE_PACKET
     entry.conn_flags = flags
-    if local_end != NONE:
-        local_ends.bind(tables, row, local_end)
+    if server.forwarding == FULLNAT and not _take_local_end(tables, frame, row):
+        return
     connections.insert(tables, row, now_ms)
     servers.charge_connection(tables, server_row)
-    method = flags & (FORWARDING_MASK | FLAG_LOCAL)
-    if frame.destination_port == transport.FTP and method == MASQUERADE:
+    if frame.destination_port == transport.FTP and flags & FORWARDING_MASK == MASQUERADE:
         _help(tables, frame, service, row)
     if frame.quotes:
         count_unanswered(tables, frame, row)
@@ -245,10 +235,29 @@ def _open(tables, frame, service, server_row, server_port, template_row, now_ms)
 
 
 @apart
+def _take_local_end(tables, frame, row):
+    """Give a new connection a local end; without one it is given up again: return False.
+
+    It outlives one packet: only it knows whose the reply is.
+    """
+    entry = tables.connections[row]
+    server, port = int64(entry.server), int64(entry.server_port)
+    choice = local_ends.choose(tables, frame.family, frame.protocol, server, port)
+    if choice == NONE:
+        entry.next = tables.director[0].free
+        tables.director[0].free = row
+        _drop(frame, Reason.NO_LOCAL_END)
+        return False
+    entry.conn_flags = int64(entry.conn_flags) & ~FLAG_ONE_PACKET | FLAG_LOCAL
+    local_ends.bind(tables, row, choice)
+    return True
+
+
+@apart
 def _help(tables, frame, service, row):
-    """Have the helper listen to a control connection."""
-    director = tables.director[0]
-    if director.ftp_helper and frame.protocol == ipv4.TCP and service.span == 0:
+    """Have the helper listen to a control connection, if it can follow its data."""
+    follows = service.span == 0 and int64(tables.connections[row].conn_flags) & FLAG_LOCAL == 0
+    if tables.director[0].ftp_helper and frame.protocol == ipv4.TCP and follows:
         ftp.listen(tables, row)
 
 

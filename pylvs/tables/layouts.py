@@ -434,7 +434,7 @@ DIRECTOR: Final = np.dtype([
 
 # All tables are one record: compiled code is handed one address, whatever it needs of them, and
 # how much of a table is used is a number, not a type.  Pages nobody touches cost nothing.
-TABLES: Final = np.dtype([
+_SMALL: Final = [
     ("director", DIRECTOR, (1,)),
     ("timeouts", np.int64, (3, 16)),    # ms: a row each for TCP, UDP and SCTP, by state
     ("totals", np.int64, (5,)),         # STATISTICS of all services together
@@ -475,6 +475,12 @@ TABLES: Final = np.dtype([
     ("tickets", np.int64, (sizes.TOKEN_BUCKETS,)),  # fragments that a source has sent
     ("drop_counters", np.int64, (9,)),  # drop_entry: by how many packets a connection has seen
     ("pool", POOL_ADDRESS, (sizes.POOL_LIMIT,)),
+]
+# A connection's row is one cache line only where the table begins at one.
+_PAGE: Final = 4_096
+TABLES: Final = np.dtype([
+    *_SMALL,
+    ("_rest_of_page", np.uint8, (-np.dtype(_SMALL, align=True).itemsize % _PAGE,)),
     ("local_buckets", np.int32, (sizes.LOCAL_ENDS_LIMIT,)),  # heads of hash chains: row + 1, or 0
     ("local_ends", LOCAL_END, (sizes.LOCAL_ENDS_LIMIT,)),
     ("buckets", np.int32, (sizes.ROOM.connections,)),  # heads of the connections' hash chains

@@ -29,7 +29,7 @@ VIP = ("--vip", "192.0.2.10:80")
         (("--iface", "a", "--vip", "[2001:db8::1]"), "give IP:PORT"),
         (("--iface", "a", "--vip", "[2001:db8::1]:80", "--rs", "10.0.0.1"), "other kind of IP"),
         (("--iface", "a", "--vip", "nobody:80"), "not an IP address"),
-        (("--iface", "a", *VIP, "--rs", "10.0.0.1:8080"), "only --mode nat can change ports"),
+        (("--iface", "a", *VIP, "--rs", "10.0.0.1:8080"), "only --mode nat and fullnat can"),
         (("--iface", "a", *VIP, "--rs", "10.0.0.1,weight=x"), "weight 'x' is not"),
         (("--iface", "a", *VIP, "--rs", "10.0.0.1,heavy"), "is not weight=N"),
         (("--iface", "a", *VIP, "--rs", "10.0.0.1", "--rs", "10.0.0.1"), "given twice"),

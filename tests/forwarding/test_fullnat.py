@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pylvs.control import listing
 from pylvs.errors import RuleError
 from pylvs.lab.capture import faults
 from pylvs.wire.text import address_of
@@ -118,6 +119,14 @@ def test_clients_have_local_ends_of_their_own_until_they_are_gone():
     made.after(120).send_all([])
     assert made.connections() == []
     assert not made.tables.local_buckets.any()
+
+
+def test_a_listing_tells_local_ends():
+    made = world()
+    port = Packet(made.send(tcp_frame(CLIENT, VIP, 40_000, 80))).sport
+    (row,) = listing.connections(made.manager)
+    assert row.local == (address_of(LOCAL), port)
+    assert row.client == (address_of(CLIENT), 40_000)
 
 
 def test_without_a_free_local_end_there_is_no_connection_and_the_others_go_on():

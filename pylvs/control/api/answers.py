@@ -40,6 +40,7 @@ class Connection(Part):
     server: str
     state: str
     expires: int
+    local: str = ""  # what the server sees in the place of the client, by full NAT
     engine: str = ""  # what gave a template its key, and that key
     key: str = ""
 

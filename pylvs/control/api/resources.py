@@ -340,6 +340,7 @@ def _connection(row: listing.ConnectionRow) -> dict[str, Any]:
         "server": endpoint_text(*row.server) if row.server[0] else render.nobody(row),
         "state": row.state,
         "expires": row.expires,
+        "local": endpoint_text(*row.local) if row.local[0] else "",
         "engine": row.engine,
         "key": octets_text(row.key),
     }

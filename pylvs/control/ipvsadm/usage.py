@@ -15,12 +15,14 @@ Commands, to the director of this network namespace:
   -C, -Z      clear the table; zero counters, of one SERVICE or all
   --set TCP TCPFIN UDP                      timeouts in seconds, 0 keeps one
 
-SERVICE is -t, -u or --sctp-service HOST[:PORT], or -f MARK.  SERVER is HOST[:PORT].
+SERVICE is -t, -u or --sctp-service HOST[/PREFIX][:PORTS], or -f MARK.  SERVER is HOST[:PORT].
+PORTS are a port, a list as in 80,443,8000-8999, or any.
 An edit states everything anew: what it does not name returns to its default.
 
 Of a service:  -s SCHEDULER (wlc), -b FLAGS, -p [SECONDS] (360), -M NETMASK,
                --pe ENGINE (sip, or package.module:Class), -o
-Of a server:   -g direct routing (default), -m masquerading, -i tunneling, --l3dsr DSCP;
+Of a server:   -g direct routing (default), -m masquerading, -i tunneling, --l3dsr DSCP,
+               --fullnat [proxy];
                -w WEIGHT (1), -x UPPER, -y LOWER threshold;
                --tun-type ipip|gue|gre, --tun-port PORT, --tun-nocsum, --tun-csum, --tun-remcsum
 Of a list:     -n numbers, -c connections, --stats, --rate, --thresholds, --persistent-conn,
@@ -29,6 +31,7 @@ Of a list:     -n numbers, -c connections, --stats, --rate, --thresholds, --pers
 Examples:
   ipvsadm -A -t 192.0.2.10:80 -s wrr
   ipvsadm -a -t 192.0.2.10:80 -r 10.0.0.11:8080 -m -w 3
+  ipvsadm -A -t 192.0.2.0/24:80,8000-8999 -s sh
   ipvsadm -Ln --stats
   ipvsadm -Sn > rules; ipvsadm -R < rules
 """

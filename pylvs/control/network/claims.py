@@ -369,7 +369,8 @@ class Claims:
         by_service: dict[Hashable, frozenset[Claim]] = {
             key: claims_of(service, local) for key, service in services.items()
         }
-        by_service[_POOL] = frozenset(itertools.chain.from_iterable(map(_of_pool, pool)))
+        if of_pool := frozenset(itertools.chain.from_iterable(map(_of_pool, pool))):
+            by_service[_POOL] = of_pool
         users = Counter(claim for claims in by_service.values() for claim in claims)
         held = Counter(element for claim in users for element in elements_of(claim))
         addresses = [(_set_name("local", address), address_text(address)) for address in local]

@@ -26,7 +26,7 @@ _IPV4_ROWS: Final = 33  # rows of span_prefixes for IPv4; IPv6's come after them
 _NETWORK: Final = 0  # in the place of a protocol: some service spans this network
 
 
-@compiled
+@apart
 def find(tables, family, protocol, address, port):
     """Return the row of the service that spans this destination best, or ``NONE``."""
     begin, count = _prefixes(tables, family)
@@ -41,7 +41,7 @@ def find(tables, family, protocol, address, port):
     return NONE
 
 
-@compiled
+@apart
 def find_range(tables, protocol, address, port):
     """Return the row of the service for a range of ports of just this address, or ``NONE``."""
     length = 32 if ip.is_ipv4(address) else 128

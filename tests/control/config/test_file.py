@@ -145,7 +145,7 @@ netmask = "wide"
         ]
     )
     text = "\n".join(told)
-    assert "services[0].servers[0].method: give one of nat, dr, tun, l3dsr, not 'nut'" in text
+    assert "servers[0].method: give one of nat, dr, tun, l3dsr, fullnat, not 'nut'" in text
     assert "services[0].servers[0].weight: give int, not 'heavy'" in text
     assert "services[0].servers[1].server: it is missing" in text
     assert "colour: there is no such field" in text
