@@ -175,7 +175,8 @@ class Reason(IntEnum):
     DISCARDED = 49, "any", "for this host, which has no use for it and says nothing"
     NO_KEY = 50, "0", "the persistence engine found no key in the packet: a Call-ID, say"
     HELD_BACK = 51, "0", "part of an FTP server's reply: it leaves with the rest"
-    NO_LOCAL_END = 52, "0", "FullNAT: no local address and port is free towards the real server"
+    NO_LOCAL_END = 52, "0", "full NAT: no local address and port is free towards the real server"
+    OUT_OF_TURN = 53, "0", "full NAT: what would reach the server in front of PROXY's header"
 
 
 REASON_COUNT: Final = len(Reason)

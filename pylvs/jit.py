@@ -172,6 +172,26 @@ def _leave_inner_to_doors() -> None:
 _leave_inner_to_doors()
 
 
+def _spell_records_once() -> None:
+    """Keep what a record's type is called, all its fields: 19,000 characters for the tables.
+
+    Numba asks anew in each pass over each function, for listeners that nobody has: a seventh of a
+    first start.
+    """
+    spelled: dict[int, tuple[Any, str]] = {}  # with the type, so that its id stays its own
+    usual = numba.types.Record.__repr__
+
+    def spell(self: Any) -> str:
+        if id(self) not in spelled:
+            spelled[id(self)] = self, usual(self)
+        return spelled[id(self)][1]
+
+    numba.types.Record.__repr__ = spell
+
+
+_spell_records_once()
+
+
 def _count_from_the_front_only() -> None:
     """Take an index as it is, not counting negative ones from the end.
 

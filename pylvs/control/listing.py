@@ -76,6 +76,8 @@ class ConnectionRow(NamedTuple):
     """What a persistence engine knows a template's clients by."""
     local: tuple[int, int] = (0, 0)
     """What its server sees in the place of the client, by full NAT."""
+    service: ServiceKey | None = None
+    """Whose it is; nobody's, once its server was removed."""
 
 
 _SERVER_FIELDS: Final = [
@@ -178,7 +180,8 @@ def _take_connections(manager: Manager, begin: int = 0) -> tuple["_Copied", int 
     left = (entries["expires_ms"] - now_ms) // 1_000
     seen = end >= int(tables.director[0]["high_water"])
     # A connection without a server has row NONE: the last row of servers, which is nobody's.
-    servers = [tables.servers[half][entries["server"]] for half in ("address_high", "address_low")]
+    sides = ("address_high", "address_low", "service", "available")
+    servers = [tables.servers[name][entries["server"]] for name in sides]
     keyed = rows[entries["conn_flags"] & FLAG_KEYED != 0]
     local = rows[entries["conn_flags"] & FLAG_LOCAL != 0]
     copied = _Copied(
@@ -223,8 +226,9 @@ def _connection_rows(manager: Manager, copied: _Copied) -> Iterator[ConnectionRo
         for row, end in zip(copied.local.tolist(), copied.local_ends, strict=True)
     }
     fields = copied.entries[_CONNECTION_FIELDS].tolist()
+    services = manager.keys_by_row()
     others = (copied.wide_ends, copied.servers, copied.rows, copied.left)
-    for values, wide, address, row, expires in zip(
+    for values, wide, of_server, row, expires in zip(
         fields, *(other.tolist() for other in others), strict=True
     ):
         protocol, flags, state, client, client_port, virtual, virtual_port, server_port = values
@@ -235,7 +239,8 @@ def _connection_rows(manager: Manager, copied: _Copied) -> Iterator[ConnectionRo
             client_port = 0
         if flags & FLAG_WIDE:
             client, virtual = joined(*wide[:2]), joined(*wide[2:])
-        server = 0 if flags & FORWARDING_MASK == BYPASS else joined(*address)
+        high, low, service, available = of_server
+        server = 0 if flags & FORWARDING_MASK == BYPASS else joined(high, low)
         yield ConnectionRow(
             protocol,
             (client, client_port),
@@ -247,6 +252,7 @@ def _connection_rows(manager: Manager, copied: _Copied) -> Iterator[ConnectionRo
             6 if flags & FLAG_WIDE else 4,
             *keys.get(row, ("", b"")),
             ends.get(row, (0, 0)),
+            services.get(service) if available else None,
         )
 
 

@@ -185,6 +185,8 @@ class Manager:
         if command.verb in "AE":
             _number(self.director.schedulers, command.terms.scheduler)
             _number(self.director.engines, command.terms.engine)
+            if command.service and command.service.vip in self.own.pool:
+                raise RuleError("That address is full NAT's own", KERNEL_REFUSED)
         elif command.server and command.server.method == FULLNAT:
             family = family_of(command.server.key.address)
             if family not in map(family_of, self.own.pool):
@@ -304,7 +306,11 @@ class Manager:
 
     def faults_of(self, wanted: Mapping[ServiceKey, Service]) -> list[str]:
         """Return why a table could not be had, as far as that can be told ahead."""
-        faults = []
+        faults = [
+            f"{key} is at an address that full NAT sends from"
+            for key in wanted
+            if key.vip in self.own.pool
+        ]
         servers_of = [one for service in wanted.values() for one in service.servers.values()]
         for family in {family_of(one.key.address) for one in servers_of if one.method == FULLNAT}:
             if family not in map(family_of, self.own.pool):
@@ -352,6 +358,10 @@ class Manager:
             service = self.table.services.get(key)
             if service is not None:  # else it is about to be removed
                 yield service, row
+
+    def keys_by_row(self) -> dict[int, ServiceKey]:
+        """Return the services by the director's rows; callable from any thread, as above."""
+        return {row: key for key, row in dict(self._rows).items()}
 
     def take_changed(self) -> list[tuple[ServiceKey, Service | None]]:
         """Return the services that were changed, ``None`` for what is gone, and forget it."""

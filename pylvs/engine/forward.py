@@ -8,7 +8,7 @@ others  ->              an answer, or plain forwarding, where no host stack sees
 from numpy import int64
 
 from pylvs.engine.late_errors import tell_unreachable
-from pylvs.forwarding import fullnat, l3dsr, masquerade, related, segments, tunnel
+from pylvs.forwarding import fullnat, l3dsr, masquerade, proxy, related, segments, tunnel
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
 from pylvs.helpers import ftp
@@ -155,7 +155,10 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
         mtu = _known_mtu(tables, server, mtu, now_ms)
     elif server.exception == UNROUTED:
         server.exception = NONE
-    if not _may_leave(tables, memory, frames, count, frame, server, method, mtu, now_ms):
+    room = mtu
+    if int64(entry.conn_flags) & FLAG_LOCAL:
+        room -= proxy.growth(tables, memory, frame, frame.connection)
+    if not _may_leave(tables, memory, frames, count, frame, server, method, room, now_ms):
         return
     if routing.may_have_options(frame):
         routing.finish_options(memory, frame, 0)
@@ -176,9 +179,9 @@ def _forward_request(tables, memory, frames, count, frame, now_ms):
                 ftp.follow_request(tables, memory, frame, now_ms)
             masquerade.translate_request(tables, memory, frame, entry)
         if int64(entry.conn_flags) & FLAG_LOCAL and not fullnat.send_from_local(
-            tables, memory, frame, frame.connection, mtu
+            tables, memory, frame, frame.connection
         ):
-            discard(frame, Reason.TOO_BIG)
+            discard(frame, Reason.OUT_OF_TURN)
             return
     elif method == L3DSR:
         if frame.quotes == 0 and masquerade.is_impossible(frame):

@@ -2,6 +2,7 @@
 
     a packet of    its error goes to     where it is found as one about   and becomes
     NAT request    the client            a server's packet                the VIP's, about the VIP
+    full NAT's     the director itself   a server's packet to a local end the same, to the client
     DR request     the client            a server's packet                no other
     tunnel         the director itself   a tunnel of ours                 nothing: it is counted
     NAT reply      the VIP               a client's packet                the server's, about itself
@@ -11,14 +12,14 @@ Linux's errors pass the hooks that every packet of its host's passes: IPVS meets
 
 from numpy import int64
 
-from pylvs.forwarding import related
+from pylvs.forwarding import fullnat, related
 from pylvs.forwarding.transmit import discard, send_to
 from pylvs.frames import LOCAL_DELIVERY, NO_ECHO, NONE, ON_THE_WAY, Reason
 from pylvs.host import routing
 from pylvs.host.errors import compose, compose_from_own
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, paths, servers
-from pylvs.tables.layouts import FORWARDING_MASK, MASQUERADE
+from pylvs.tables.layouts import FLAG_LOCAL, FORWARDING_MASK, MASQUERADE
 from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6
 
 
@@ -55,18 +56,33 @@ def tell_unreachable(tables, memory, frames, count, offset, code, detail, now_ms
     is_known = related.read_quote(tables, memory, error) == related.FLOW
     if is_known:
         connections.foresee(tables, error)
+    if returns and is_known and _tell_client(tables, memory, frames, count, error, now_ms):
+        return
     if returns:
         _take_in(tables, memory, frames, count, error, is_known, now_ms)
         return
     if is_known:
-        _mind(tables, memory, error, now_ms)
+        _mind(tables, memory, error, connections.live_reply(tables, error, now_ms))
     send_to(tables, memory, frames, count, error, sender, now_ms)
 
 
 @compiled
-def _mind(tables, memory, error, now_ms):
-    """Treat an error on its way to a client as a packet of the server's."""
-    row = connections.live_reply(tables, error, now_ms)
+def _tell_client(tables, memory, frames, count, error, now_ms):
+    """Send an error about a request that left from a local end to its client; return whether."""
+    row = fullnat.find(tables, error, now_ms) if tables.director[0].pool_count else NONE
+    if row == NONE:
+        return False
+    error.server = NONE
+    fullnat.readdress(tables, memory, error, row)
+    _mind(tables, memory, error, row)
+    client = connections.client_of(tables, row)
+    send_to(tables, memory, frames, count, error, client, now_ms)
+    return True
+
+
+@compiled
+def _mind(tables, memory, error, row):
+    """Treat an error on its way to a connection's client as a packet of the server's."""
     if row == NONE:
         return
     entry = tables.connections[row]
@@ -95,6 +111,8 @@ def _take_in(tables, memory, frames, count, error, is_known, now_ms):
         servers.charge_request(tables, int64(entry.server), error.packet_size)
         error.connection = row
         related.translate_in(tables, memory, error, entry)
+        if int64(entry.conn_flags) & FLAG_LOCAL:
+            fullnat.send_from_local(tables, memory, error, row)
         routing.take_hop(memory, error)
         error.reason = Reason.ERROR_SENT
         server = connections.server_of(tables, row)

@@ -101,7 +101,7 @@ def _find_service(tables, command):
     if command.mark:
         return services.find_marked(tables, command.mark, command.family)
     if command.span:
-        return services.find_spanning(tables, command.span)
+        return services.find_numbered(tables, command.span)
     return services.find(tables, command.protocol, address_of(command), command.port)
 
 

@@ -126,6 +126,11 @@ def _asks_for_connection(tables, memory, frame, now_ms):
         return False
     if frame.quotes:
         return _asks_by_an_error(tables, memory, frame, now_ms)
+    if director.pool_count and fullnat.is_to_pool(tables, frame):
+        if not _match_local_end(tables, memory, frame, now_ms):
+            frame.verdict = Verdict.DROP
+            frame.reason = Reason.STRAY
+        return False
     if not director.hosted or is_local(tables, frame):
         row = connections.live_request(tables, frame, now_ms)
         if row == NONE and director.awaited_count and _may_open_anew(frame):
@@ -141,8 +146,6 @@ def _asks_for_connection(tables, memory, frame, now_ms):
     row = connections.live_reply(tables, frame, now_ms)
     if row != NONE:
         _match_reply(tables, memory, frame, row, now_ms)
-        return False
-    if director.pool_count and _match_local_end(tables, memory, frame, now_ms):
         return False
     if is_local(tables, frame):
         return True

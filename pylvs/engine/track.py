@@ -11,11 +11,10 @@ from pylvs.frames import (
     Reason,
     Verdict,
 )
-from pylvs.jit import apart, compiled
-from pylvs.tables import connections, expiry, paths, servers, states
+from pylvs.jit import compiled
+from pylvs.tables import connections, expiry, paths, servers, services, states
 from pylvs.tables.addresses import destination_of
 from pylvs.tables.layouts import FLAG_NO_OUTPUT, FLAG_ONE_PACKET, FLAG_TEMPLATE
-from pylvs.tables.services import spans
 from pylvs.wire import ipv4
 
 
@@ -32,13 +31,7 @@ def is_local(tables, frame):
     director = tables.director[0]
     if frame.mark != 0 and director.mark_count != 0 and not director.hosted:
         return True
-    return director.span_count != 0 and _is_spanned(tables, frame)
-
-
-@apart
-def _is_spanned(tables, frame):
-    family, address, port = frame.family, destination_of(frame), frame.destination_port
-    return spans.find(tables, family, frame.protocol, address, port) != NONE
+    return director.span_count != 0 and services.find_spanning(tables, frame) != NONE
 
 
 @compiled

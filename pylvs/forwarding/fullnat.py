@@ -13,10 +13,17 @@ from numpy import int64
 from pylvs.forwarding import masquerade, proxy, related
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections
+from pylvs.tables import connections, paths
 from pylvs.tables.addresses import destination_of, set_ends, source_of
 from pylvs.tables.connections import local_ends
 from pylvs.wire import ip, ipv4, ipv6, transport
+
+
+@apart
+def is_to_pool(tables, frame):
+    """Whether a packet is addressed to where only replies belong."""
+    row = paths.own_row(tables, destination_of(frame))
+    return row != NONE and tables.own[row].in_pool != 0
 
 
 @apart
@@ -48,7 +55,7 @@ def readdress(tables, memory, frame, row):
 
 @apart
 def undo(tables, memory, frame, row):
-    """Address a server's packet to the local end again: the server is told what became of it."""
+    """Address a server's packet to the local end again: the server will know what it is told of."""
     if frame.quotes == 0:
         local, port = local_ends.address_at(tables, row), int64(local_ends.of(tables, row).port)
         _write_destination(memory, frame, local, port)
@@ -57,8 +64,8 @@ def undo(tables, memory, frame, row):
 
 
 @apart
-def send_from_local(tables, memory, frame, row, mtu):
-    """Let a translated request leave from its local end; return whether it can."""
+def send_from_local(tables, memory, frame, row):
+    """Let a translated request leave from its local end; return whether it may."""
     local, port = local_ends.address_at(tables, row), int64(local_ends.of(tables, row).port)
     if frame.quotes:
         ip.set_destination(memory, frame.quotes, local)
@@ -66,7 +73,7 @@ def send_from_local(tables, memory, frame, row, mtu):
         return True
     difference = _replace(memory, frame, ipv4.SOURCE, ipv6.SOURCE, local)
     masquerade.replace_port(memory, frame, transport.SOURCE_PORT, port, difference)
-    return frame.protocol != ipv4.TCP or proxy.follow_request(tables, memory, frame, row, mtu)
+    return frame.protocol != ipv4.TCP or proxy.follow_request(tables, memory, frame, row)
 
 
 @compiled

@@ -6,6 +6,10 @@ The server reads it before anything else (haproxy.org, proxy-protocol.txt, secti
 into the client's first segment, be it the acknowledgment that ends the handshake, and into each
 that begins where that did until the server acknowledges it; the stream's numbers are shifted by its
 size.  So that there is room for it, the server's maximum segment size is told as less.
+
+A client must not speak in its place.  Where the stream begins is what the server's SYN-ACK says;
+nothing of the client's is let through before that or in front of it, and no data in a SYN, for
+which the option of TCP Fast Open is blanked.
 """
 
 from typing import Final
@@ -15,6 +19,7 @@ from numpy import int64
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections
 from pylvs.tables.connections import local_ends
+from pylvs.tables.layouts import ANNOUNCED, ARRIVED, BEGUN, UNANNOUNCED
 from pylvs.wire import checksum, ip, ipv4, transport
 from pylvs.wire.checksum import adjust, difference_u16, difference_u32
 from pylvs.wire.memory import load_u16, load_u32, store_u16, store_u32, store_u64
@@ -28,6 +33,10 @@ _PROXY_TCP6: Final = 0x2121
 _PREFACE: Final = 16
 _PACKET_MAX: Final = 65_535
 _MSS_MIN: Final = 88  # what Linux takes
+_EXPERIMENT: Final = 254  # RFC 4727: Fast Open's option once was one of these
+_MSS_SIZE: Final = 4
+_BEGINS: Final = transport.SYN | transport.ACK
+_ALONE: Final = transport.SYN | transport.RST
 
 
 @compiled
@@ -36,33 +45,80 @@ def _size(family):
 
 
 @apart
-def follow_request(tables, memory, frame, row, mtu):
-    """Put the header in front of a client's stream, or shift its numbers; False: it does not fit.
+def growth(tables, memory, frame, row):
+    """Return by how much a client's segment will grow: by the header, or not at all."""
+    end = local_ends.of(tables, row)
+    if end.stage != BEGUN or frame.protocol != ipv4.TCP or frame.signal & _ALONE or frame.quotes:
+        return 0
+    number = load_u32(memory, frame.transport + transport.SEQUENCE)
+    return int64(end.header) if number == end.begin else 0
+
+
+@apart
+def follow_request(tables, memory, frame, row):
+    """Put the header in front of a client's stream, or shift its numbers; False: it may not pass.
 
     The frame is addressed and sent from where the server is to see it.
     """
-    end, entry = local_ends.of(tables, row), tables.connections[row]
+    end = local_ends.of(tables, row)
+    if frame.signal & transport.SYN:
+        if not tables.servers[tables.connections[row].server].proxy:
+            return True
+        end.header = _size(frame.family)
+        if end.stage == UNANNOUNCED:
+            end.stage = ANNOUNCED
+        return _is_whole(memory, frame) and _is_bare_syn(memory, frame)
+    if end.stage == UNANNOUNCED:
+        return True
     field = frame.transport + transport.SEQUENCE
     number = load_u32(memory, field)
-    if frame.signal & transport.SYN:
-        begin = (number + 1) & transport.NUMBER_MASK
-        is_new = end.header == 0 or begin != end.begin
-        if is_new and tables.servers[entry.server].proxy:
-            end.header = _size(frame.family)
-            end.arrived = 0
-            end.begin = begin
-        return True
-    if end.header == 0:
-        return True
     ahead = transport.distance(number, int64(end.begin))
-    if end.arrived or ahead > 0:
+    if end.stage == ARRIVED or (end.stage == BEGUN and ahead > 0):
         _write_number(memory, frame, field, number + int64(end.header))
-    elif ahead == 0 and frame.signal & transport.RST == 0:
-        limit = _PACKET_MAX if frame.segment_kind else mtu
-        if frame.packet_size + int64(end.header) > limit or not _is_whole(memory, frame):
-            return False
-        _insert(tables, memory, frame, row, int64(end.header))
+        return True
+    if frame.signal & transport.RST:
+        return True
+    if end.stage == ANNOUNCED or not _is_whole(memory, frame):
+        return False
+    if ahead < 0:  # what the server has; a keepalive's byte, say
+        return ahead + _payload_size(memory, frame) <= 0
+    if frame.packet_size + int64(end.header) > _PACKET_MAX:
+        return False
+    _insert(tables, memory, frame, row, int64(end.header))
     return True
+
+
+@compiled
+def _payload_size(memory, frame):
+    """Return the bytes behind TCP's header; a FIN counts as one."""
+    header = transport.tcp_header_size(memory, frame.transport)
+    size = frame.packet_size - (frame.transport - frame.ip) - header
+    return size + 1 if frame.signal & transport.FIN else size
+
+
+@compiled
+def _is_bare_syn(memory, frame):
+    """Whether a SYN comes without data; what would allow it some is blanked."""
+    stop = frame.transport + transport.tcp_header_size(memory, frame.transport)
+    at = frame.transport + transport.TCP_HEADER_SIZE
+    while at < stop:
+        kind, length = transport.option_at(memory, at, stop)
+        if length == 0:
+            break
+        if kind == transport.OPTION_FAST_OPEN or kind == _EXPERIMENT:
+            _blank(memory, frame, at, length)
+        at += length
+    return _payload_size(memory, frame) == 0
+
+
+@compiled
+def _blank(memory, frame, option, length):
+    for at in range(option, option + length):
+        word = at - (at - frame.transport & 1)
+        old = load_u16(memory, word)
+        memory[at] = transport.OPTION_NOP
+        if not frame.checksum_start:
+            _adjust(memory, frame, difference_u16(old, load_u16(memory, word)))
 
 
 @compiled
@@ -144,14 +200,18 @@ def _write(tables, memory, at, row, family):
 
 @apart
 def follow_reply(memory, frame, end):
-    """Shift what a server acknowledges; while the handshake lasts, tell of less room."""
-    if end.header == 0:
+    """Shift what a server acknowledges; in a SYN, tell of less room."""
+    if end.stage == UNANNOUNCED:
         return
-    field = frame.transport + transport.ACKNOWLEDGMENT
+    is_begin = frame.signal & _BEGINS == _BEGINS
     if frame.signal & transport.ACK:
+        field = frame.transport + transport.ACKNOWLEDGMENT
         number = load_u32(memory, field)
-        if transport.distance(number, int64(end.begin)) >= end.header:
-            end.arrived = 1
+        if is_begin and (end.stage == ANNOUNCED or number != end.begin):
+            end.begin = number
+            end.stage = BEGUN
+        if end.stage == BEGUN and transport.distance(number, int64(end.begin)) >= end.header:
+            end.stage = ARRIVED
         _write_number(memory, frame, field, _to_client(end, number))
     at = frame.transport + transport.TCP_HEADER_SIZE
     stop = frame.transport + transport.tcp_header_size(memory, frame.transport)
@@ -160,7 +220,7 @@ def follow_reply(memory, frame, end):
         kind, length = transport.option_at(memory, at, stop)
         if length == 0:
             return
-        if kind == transport.OPTION_MSS and length == 4:
+        if kind == transport.OPTION_MSS and length == _MSS_SIZE and is_begin:
             _tell_of_less(memory, frame, at, int64(end.header))
         elif kind == transport.OPTION_SACK:
             for edge in range(at + 2, at + length - 3, 4):
@@ -172,8 +232,10 @@ def follow_reply(memory, frame, end):
 def _to_client(end, number):
     """Return what a number that the server acknowledges is to its client."""
     header, begin = int64(end.header), int64(end.begin)
-    if end.arrived:
+    if end.stage == ARRIVED:
         return number - header
+    if end.stage == ANNOUNCED:
+        return number
     ahead = transport.distance(number, begin)
     return number - min(header, max(0, ahead))
 

@@ -55,14 +55,19 @@ LOCAL_END: Final = np.dtype([
     ("connection", np.int32),      # row in CONNECTION
     ("pool", np.int16),            # row in POOL_ADDRESS
     ("port", np.uint16),
-    ("header", np.int16),          # bytes of PROXY's that its stream begins with; 0: none
-    ("arrived", np.int16),         # the server has said that it has them
+    ("stage", np.int16),           # of its stream: UNANNOUNCED ... ARRIVED
+    ("header", np.int16),          # bytes of PROXY's that it begins with
     ("begin", np.uint32),          # the number of the client's first byte
     ("next", np.int32),            # in its hash chain, row + 1, or in the free list
 ], align=True)
+UNANNOUNCED: Final = 0             # no header belongs in front of it
+ANNOUNCED: Final = 1               # its client has sent a SYN
+BEGUN: Final = 2                   # its server has acknowledged that
+ARRIVED: Final = 3                 # and the header
+
+# An address that FullNAT sends from; IPv4's come first.
 POOL_ADDRESS: Final = np.dtype([
     *_address("address"),
-    ("family", np.int32),
     ("first_port", np.int32),
     ("last_port", np.int32),
     ("next_port", np.int32),       # the one whose turn it is
@@ -339,6 +344,7 @@ OWN_ADDRESS: Final = np.dtype([
     ("answers_arp", np.int32),
     ("answers_ping", np.int32),
     ("announced", np.int32),
+    ("in_pool", np.int32),         # full NAT sends from it
 ], align=True)
 
 # A frame that is finished but for its next hop's MAC.
@@ -407,6 +413,7 @@ DIRECTOR: Final = np.dtype([
     ("mark_count", np.int64),      # services known by a firewall mark
     ("span_count", np.int64),      # services known by what they span
     ("pool_count", np.int64),      # rows of POOL_ADDRESS
+    ("ipv4_pool_count", np.int64),
     ("pool_rover", np.int64),      # the one whose turn it is
     ("local_ends_seen", np.int64),  # rows of LOCAL_END ever used
     ("free_local_end", np.int64),
@@ -455,7 +462,8 @@ _SMALL: Final = [
     ("neighbour_buckets", np.int32, (sizes.NEIGHBOUR_BUCKETS,)),
     ("paths", PATH, (sizes.ROOM.paths,)),
     ("exceptions", MTU_EXCEPTION, (sizes.EXCEPTION_LIMIT,)),
-    ("own", OWN_ADDRESS, (sizes.ROOM.services + 2,)),  # VIPs, and a DIP of each family
+    # VIPs, a DIP of each family, full NAT's.
+    ("own", OWN_ADDRESS, (sizes.ROOM.services + 2 + sizes.POOL_LIMIT,)),
     ("held", HELD, (sizes.HELD_LIMIT,)),
     ("tokens", np.int64, (sizes.TOKEN_BUCKETS, 2)),  # thousandths of an ICMP message, since when
     ("slots", np.int32, (sizes.BLOCKS_LIMIT * sizes.SLOTS_BLOCK,)),  # dh, sh, mh: rows in SERVER

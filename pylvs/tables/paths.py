@@ -79,6 +79,18 @@ def delivery_of(tables, address, mark):
 
 
 @compiled
+def is_hosts_own(tables, address):
+    """Whether this very address is the host's: not one of a network that is local as a whole."""
+    row = find(tables, address)
+    if row == NONE or tables.paths[row].kind != LOCAL_ADDRESS:
+        return False
+    path = tables.paths[row]
+    if ip.is_ipv4(address):
+        return path.mask_low == 0xFFFF_FFFF
+    return path.mask_low == -1 and path.mask_high == -1
+
+
+@compiled
 def may_be_source(tables, address, mark):
     """Whether the director may speak from where a packet was addressed to.
 

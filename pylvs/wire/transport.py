@@ -37,7 +37,9 @@ TCP_HEADER_SIZE: Final = 20
 NUMBER_MASK: Final = 0xFFFF_FFFF  # of sequence and acknowledgment numbers
 OPTION_MSS: Final = 2
 OPTION_SACK: Final = 5
-_OPTION_END, _OPTION_NOP = 0, 1
+OPTION_FAST_OPEN: Final = 34
+OPTION_NOP: Final = 1
+_OPTION_END: Final = 0
 
 UDP_LENGTH: Final = 4
 UDP_CHECKSUM: Final = 6
@@ -115,7 +117,7 @@ def tcp_header_size(memory, transport):
 def option_at(memory, at, end):
     """Return kind and size of TCP's option at a place; size 0: there is none from here on."""
     kind = load_u8(memory, at)
-    if kind == _OPTION_NOP:
+    if kind == OPTION_NOP:
         return kind, 1
     size = load_u8(memory, at + 1) if at + 1 < end and kind != _OPTION_END else 0
     return kind, size if size >= 2 and at + size <= end else 0

@@ -133,7 +133,9 @@ def test_what_they_claim_of_the_host():
     assert ("networks6_64", "2001:db8:9::") in claimed
     assert not any(name.startswith("own") and "198.51" in text for name, text in claimed)
     text = ruleset(["eth0"], claimed)
-    question = "meta l4proto . ip daddr & 255.255.0.0 @all_ports_16 drop"
+    question = "ip daddr != @local meta l4proto . ip daddr & 255.255.0.0 @all_ports_16 drop"
+    assert f"add rule netdev pylvs spans {question}" in text
+    question = "meta l4proto . ip daddr . th dport @spans_32 drop"
     for table in ("netdev", "ip"):
         assert f"add rule {table} pylvs spans {question}" in text
     assert (
@@ -151,7 +153,8 @@ def test_a_prefix_gets_its_sets_with_its_first_service_and_keeps_them():
     first, second = claims._nftables.texts[-2:]
     assert "add set netdev pylvs spans_16" in first
     assert "add set" not in second
-    assert "add element ip pylvs spans_16 { tcp . 10.2.0.0 . 80-80 }" in second
+    assert "add element netdev pylvs spans_16 { tcp . 10.2.0.0 . 80-80 }" in second
+    assert " ip pylvs" not in second
     claims.update((key, frozenset()) for key in (*one, *other))
     assert "delete element netdev pylvs networks_16" in claims._nftables.texts[-1]
     assert not claims._held

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylvs.control import listing
+from pylvs.control.manager import Heard
 from pylvs.errors import RuleError
 from pylvs.lab.capture import faults
 from pylvs.wire.text import address_of
@@ -290,14 +291,112 @@ def test_a_server_gets_the_header_once_and_then_the_stream(data):
     assert all(whole[place] == octet for place, octet in got.items())
 
 
-def test_what_does_not_fit_with_the_header_is_not_sent_without():
+def test_what_does_not_fit_with_the_header_is_told_to_be_smaller():
     talk = Talk()
     talk.answer("SA", 0)
     ends = (talk.client, talk.vip, 40_000, 80)
-    assert talk.world.send(tcp_frame(*ends, "A", bytes(1_460), talk.begin, 7_001)) == []
-    assert talk.world.reason("too_big") == 1
+    big = tcp_frame(*ends, "A", bytes(1_460), talk.begin, 7_001)
+    ((out, error),) = talk.world.send(big)
+    assert (out, error[34], error[35]) == (0, 3, 4)
+    assert int.from_bytes(error[40:42], "big") == 1_500 - talk.size
+    pieces = talk.world.send(tcp_frame(*ends, "A", bytes(1_460), talk.begin, 7_001, fragment=0))
+    assert len(pieces) == 2
     fits = talk.say("A", 0, bytes(1_460 - talk.size), 7_001)
     assert fits.payload[: talk.size] == talk.header()
+
+
+class TestNobodySpeaksInTheHeadersPlace:
+    """What a client would have the server take for the header, were it let through."""
+
+    def lost(self, talk, flags, at, payload=b"FORGED"):
+        number = (talk.begin + at) & 0xFFFF_FFFF
+        ends = (talk.client, talk.vip, 40_000, 80)
+        before = talk.world.reason("out_of_turn")
+        assert talk.world.send(tcp_frame(*ends, flags, payload, number, 7_001)) == []
+        assert talk.world.reason("out_of_turn") == before + 1
+
+    def test_before_the_stream_begins(self):
+        talk = Talk()
+        self.lost(talk, "A", 0)  # the server has not answered
+        talk.answer("SA", 0)
+        self.lost(talk, "PA", -1)
+        self.lost(talk, "PA", -5, b"FORGED")
+        assert talk.say("A", -1, b"x", 7_001).payload == b"x"  # a keepalive: the server has it
+        assert talk.say("A", -1, b"", 7_001).payload == b""
+
+    def test_where_another_syn_says_it_begins(self):
+        talk = Talk()
+        talk.answer("SA", 0)
+        talk.say("S", 0x4000_0000)
+        assert talk.say("PA", 0, b"FORGED", 7_001).payload == talk.header() + b"FORGED"
+
+    def test_a_spoofed_syn_does_not_end_a_connection(self):
+        talk = Talk()
+        talk.answer("SA", 0)
+        talk.say("A", 0, ack=7_001)
+        talk.answer("A", talk.size)
+        talk.say("S", 12_345)
+        assert talk.say("A", 3, b"more", 7_001).seq == talk.begin + talk.size + 3
+        assert talk.answer("A", talk.size + 7).ack == talk.begin + 7
+
+    def test_data_in_a_syn(self):
+        talk = Talk()
+        self.lost(talk, "S", -1)
+        cookie = b"\x22\x02\x01\x01" + b"\x01\xfe\x04\xf9\x89\x01\x01\x01"
+        ends = (talk.client, talk.vip, 40_001, 80)
+        syn = Packet(talk.world.send(with_options(*ends, "S", cookie)))
+        assert syn.options == b"\1" * 12
+
+    def test_a_new_connection_from_the_same_port_begins_anew(self):
+        talk = Talk()
+        talk.world.tables.director[0]["conn_reuse_mode"] = 0
+        talk.answer("SA", 0)
+        talk.say("A", 0, ack=7_001)
+        talk.answer("A", talk.size)
+        talk.begin += 50_000
+        talk.say("S", -1)
+        assert talk.answer("SA", 0).ack == talk.begin
+        assert talk.say("A", 0, b"", 7_001).payload == talk.header()
+
+
+def test_a_burst_of_long_connections_does_not_stand_in_the_way():
+    made = world()
+    for port in range(20_000, 20_300):
+        assert made.send(tcp_frame(CLIENT, VIP, port, 80))
+    made.tables.pool["next_port"][0] -= 300
+    ends = {
+        Packet(made.send(tcp_frame(CLIENT, VIP, port, 80))).ends()[:2]
+        for port in range(30_000, 30_050)
+    }
+    assert len(ends) == 50
+    assert made.reason("no_local_end") == 0
+
+
+def test_a_client_is_told_that_its_server_cannot_be_reached():
+    told = {}
+    for method in ("-m", "--fullnat"):
+        made = world(servers=0)
+        made.rule(f"-a -t {VIP}:80 -r 10.0.0.99:8080 {method}")
+        assert made.send(tcp_frame(CLIENT, VIP, 40_000, 80)) == []
+        made.manager.hear([Heard(1, address_of("10.0.0.99"), 0)])
+        sent = [out for n in range(6) for out in made.after(n).send_all([])]
+        # But for the checksum in the quoted header, which nobody mends.
+        told[method] = [(port, frame[26:36], frame[42:78]) for port, frame in sent]
+        assert not any(faults(frame[14:]) for _, frame in sent)
+    assert told["-m"]
+    assert told["-m"] == told["--fullnat"]
+
+
+def test_a_late_reply_is_refused_and_opens_nothing():
+    made = world(letter="u", servers=0)
+    made.rule("-A -u 0.0.0.0/0:any -s rr")
+    made.rule(f"-a -u 0.0.0.0/0:any -r {SERVER}:8080 --fullnat")
+    port = Packet(made.send(udp_frame(CLIENT, "203.0.113.5", 40_000, 80))).sport
+    made.after(301).send_all([])
+    assert made.connections() == []
+    ((_, refusal),) = made.send(NEAR_SERVERS + udp_frame(SERVER, LOCAL, 8_080, port)[6:], 1)
+    assert (refusal[23], refusal[34], refusal[35]) == (1, 3, 3)
+    assert made.connections() == []
 
 
 def test_only_tcp_is_told_its_clients():

@@ -109,3 +109,19 @@ def test_what_a_wide_service_does_not_take_is_routed_by_the_host(lab):
     answers = [ask(lab, "upload", server, 8_080, 1_000_000)[0] for _ in range(2)]
     assert [answer.split()[:2] for answer in answers] == [["same", "rs1"]] * 2
     assert ask(lab, "datagram", server, 8_080, 2, 4_000)[0].endswith(" 4000")
+
+
+def test_the_hosts_own_addresses_in_a_network_stay_the_hosts(lab):
+    front = "10.133.146.0/24" if lab.version == 4 else "[2001:db8:f::/64]"
+    own = "10.133.146.2" if lab.version == 4 else "2001:db8:f::2"
+    restore(lab, f"-t {front}:any", f"-u {front}:any")
+    words = [sys.executable, str(STATION), "serve", "host", "2222"]
+    lab.spawn("director", words, "own.log")
+    lab._await_port("director", own, 2_222)
+    assert ask(lab, "upload", own, 2_222, 100_000)[0].split()[:2] == ["same", "host"]
+    assert ask(lab, "datagram", own, 2_222, 1)[0].startswith("host")
+    client = lab.topology.nodes[0].interfaces[0].address.partition("/")[0]
+    lab.spawn("client", [sys.executable, str(STATION), "serve", "client", "2223"], "client.log")
+    lab._await_port("client", client, 2_223)
+    words = f"{sys.executable} {STATION} upload {client} 2223 100000"
+    assert lab.shell("director", words).split()[:2] == ["same", "client"]

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylvs.control.ipvsadm.rules import parse_line, parse_service
+from pylvs.control.manager import Route
 from pylvs.control.model import ALL_PORTS
 from pylvs.errors import RuleError
 from pylvs.frames import NONE
 from pylvs.jit import entrance
+from pylvs.tables.layouts import LOCAL_ADDRESS
 from pylvs.tables.services import spans
 from pylvs.tables.sizes import PORT_PAGES_LIMIT
 from pylvs.wire.text import address_of, family_of, halves
@@ -201,6 +203,24 @@ class TestTraffic:
         assert [server(VIP, port) for port in (80, 81, 91)] == [11, 12, 13]
         assert [server("192.0.2.11", port) for port in (80, 100)] == [14, 15]
         assert server("203.0.113.1", 22) == 15
+
+    def test_the_hosts_own_addresses_stay_the_hosts(self):
+        """But one that is a VIP itself, and those that are local as a whole network."""
+        world = World(
+            [
+                line
+                for where in ("192.0.2.0/24:any", "10.0.0.254:8000-8001", "203.0.113.0/24:any")
+                for line in (f"-A -t {where} -s rr", f"-a -t {where} -r 10.0.0.11 -g")
+            ]
+        )
+        world.tables.director[0]["hosted"] = 0
+        assert world.send(tcp_frame(CLIENT, "192.0.2.254", 40_000, 22)) == []
+        assert world.send(tcp_frame(CLIENT, "192.0.2.254", 443, 50_000, "SA")) == []
+        assert world.send(tcp_frame(CLIENT, "192.0.2.253", 40_000, 22))
+        assert world.send(tcp_frame(CLIENT, "10.0.0.254", 40_000, 8_000))
+        network = Route(number("203.0.113.0"), 24, kind=LOCAL_ADDRESS)
+        world.manager.set_routes([*world._routes((), (1500, 1500)), network])
+        assert world.send(tcp_frame(CLIENT, "203.0.113.9", 40_000, 22))
 
     def test_an_ftp_service_does_not_take_a_range_of_high_ports(self):
         world = World(

@@ -163,7 +163,7 @@ class Resources:
         body = {**_mapping(asked.body), "server": asked.path["server"]}
         document, faults = checking.convert(body, schema.Server)
         _refuse(faults)
-        # Read as part of its service, of which port and mark alone matter here.
+        # Read as part of its service, of which ports and mark alone matter here.
         persistent = 0 if key.port or key.ports else 1
         around = schema.Service(asked.path["service"], persistent=persistent, servers=[document])
         found, more = services.read([around])
@@ -216,7 +216,7 @@ class Resources:
             state = query.get("state", document["state"])
             if document["state"] != state or not _is_about(document, wanted):
                 continue
-            if service and not (one.protocol == service.protocol and service.covers(*one.virtual)):
+            if service and not _is_of(one, service):
                 continue
             if len(found) == limit:
                 return {"connections": found, "next": one.row}
@@ -353,6 +353,13 @@ def _end(text: str) -> str:
     except ValueError as error:
         raise MalformedError(f"{text!r}: {error}; give IP or IP:PORT") from None
     return host_text(address) if port < 0 else endpoint_text(address, port)
+
+
+def _is_of(row: listing.ConnectionRow, service: ServiceKey) -> bool:
+    """Whether a connection is a service's; of one whose server is gone its ends tell."""
+    if row.service:
+        return row.service == service
+    return row.protocol == service.protocol and service.covers(*row.virtual)
 
 
 def _is_about(document: dict[str, Any], wanted: dict[str, str]) -> bool:

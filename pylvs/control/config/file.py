@@ -37,7 +37,7 @@ from pylvs.control.model import (
     Timeouts,
 )
 from pylvs.errors import UsageError
-from pylvs.wire.text import address_of, family_of
+from pylvs.wire.text import address_of, family_of, is_unicast
 
 DEFAULT_PATH: Final = "/etc/pylvs/pylvs.toml"
 _PREFIXES: Final = {4: 24, 6: 64}
@@ -131,6 +131,8 @@ def _addresses(stated: Stated) -> list[Fault]:
     for number, text in enumerate(place.local):
         try:
             stated.local.append(address_of(text))
+            if not is_unicast(stated.local[-1]):
+                raise ValueError(f"{text!r} is not the address of one host")
         except ValueError as error:
             faults.append(Fault(f"director.local[{number}]", str(error)))
     if len(set(stated.local)) < len(stated.local):

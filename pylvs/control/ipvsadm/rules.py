@@ -184,8 +184,10 @@ def parse_service(text: str, protocol: int, names: Names = NUMERIC) -> ServiceKe
     ports = ((0, 0),) if ports_text is None else _ports_of(ports_text, protocol, names)
     address = names.address_of(host)
     bits = 128 if is_ipv6(address) else 32
-    prefix = number_of(length, 0, bits) if slash else bits
-    if prefix is None:
+    if slash and ports_text is None:
+        raise ValueError(f"{text!r} names no ports: say any for all")
+    prefix = int(length) if slash and length.isascii() and length.isdigit() else bits
+    if prefix > bits or (slash and not length.isdigit()):
         raise ValueError(f"/{length} is not a prefix of 0 to {bits} bits")
     network = address & mask_of(prefix, family_of(address))
     if family_of(network) != family_of(address):

@@ -12,10 +12,10 @@ was taken and drop what the director has claimed:
 
 A VIP that is an address of the host's keeps its fragments and errors there: they may concern the
 host's own connections; fragments of services' packets are dropped once the host has put them
-together.  Of a network that a service spans the host sees neither fragments nor errors about TCP,
-UDP or SCTP, but at its own addresses.  Each length of prefix has sets and a mask of its own: ranges
-of several could overlap, which sets of intervals do not take.  Tagged frames, and everything else,
-stay with the host.
+together.  Of a network that a service spans the host keeps its own addresses, and sees neither
+fragments nor errors about TCP, UDP or SCTP to the others.  Each length of prefix has sets and a
+mask of its own: ranges of several could overlap, which sets of intervals do not take.  Tagged
+frames, and everything else, stay with the host.
 """
 
 import itertools
@@ -29,6 +29,7 @@ from pylvs.control.model import (
     MASQUERADE,
     PROTOCOL_NAMES,
     PROTOCOLS,
+    WHOLE,
     MarkRule,
     Server,
     Service,
@@ -52,8 +53,8 @@ _SERVICES: Final = """
 
 # What a prefix's sets are asked, and by which chain.
 _SPANNED: Final = {
-    "spans": "meta l4proto . {ip} daddr{mask} . th dport @{name} drop",
-    "all_ports": "meta l4proto . {ip} daddr{mask} @{name} drop",
+    "spans": "{others}meta l4proto . {ip} daddr{mask} . th dport @{name} drop",
+    "all_ports": "{others}meta l4proto . {ip} daddr{mask} @{name} drop",
     "networks": "{ip} daddr{mask} @{name} drop",
 }
 _CHAINS: Final = {"spans": "spans", "all_ports": "spans", "networks": "networks"}
@@ -288,7 +289,8 @@ def _begin(name: str) -> str:
     kind, family, length = _parts_of(name)
     words = _WORDS[family]
     mask = f" & {address_text(mask_of(length, family))}" if length < _BITS[family] else ""
-    question = _SPANNED[kind].format(**words, mask=mask, name=name)
+    others = f"{words['ip']} daddr != @local{words['v']} " if mask else ""
+    question = _SPANNED[kind].format(**words, mask=mask, name=name, others=others)
     holds = _OF_SPANS[kind].format(address=f"ipv{family}_addr")
     chain = _CHAINS[kind] + words["v"]
     return "".join(
@@ -299,10 +301,10 @@ def _begin(name: str) -> str:
 
 
 def _parts_of(name: str) -> tuple[str, int, int]:
-    """Return kind, family and length of prefix of a set, 0 of one that is for all."""
+    """Return kind, family and length of prefix of a set, ``WHOLE`` of one that is for all."""
     kind, _, length = name.rpartition("_")
     if not length.isdigit():
-        kind, length = name, "0"
+        kind, length = name, str(WHOLE)
     family = 6 if kind.endswith("6") else 4
     return kind.removesuffix("6"), family, int(length)
 
@@ -376,8 +378,13 @@ class Claims:
         addresses = [(_set_name("local", address), address_text(address)) for address in local]
         marks = [(key.mark, key.family) for key in services if key.mark]
         self._nftables.run(_CLEAR + ruleset(devices, [*held, *addresses], marks, rules))
-        # What is claimed for commands under way, by numbers, stays theirs.
-        pending = [pair for pair in self._by_service.items() if isinstance(pair[0], int)]
+        # What is claimed for commands under way, by numbers, stays theirs; but for ranges, which
+        # may overlap with those that there are now.
+        pending = [
+            (number, frozenset(claim for claim in claimed if not _is_range(claim)))
+            for number, claimed in self._by_service.items()
+            if isinstance(number, int)
+        ]
         self._by_service, self._users, self._held = by_service, users, held
         self._sets = {name for name, _ in held if _is_of_spans(name)}
         self.update(pending)
@@ -430,14 +437,20 @@ def _step(
     return begun, ended
 
 
+def _is_range(claim: Claim) -> bool:
+    return isinstance(claim[0], str) and _parts_of(claim[0])[0] == "spans"
+
+
 def _is_of_spans(name: str) -> bool:
     return _parts_of(name)[0] in _OF_SPANS
 
 
 def _tables_of(name: str) -> tuple[str, ...]:
     """Return the families of the tables that hold a set of this name."""
-    kind, family, _ = _parts_of(name)
-    return ("netdev", _WORDS[family]["ip"]) if kind in _OF_BOTH_TABLES else ("netdev",)
+    kind, family, length = _parts_of(name)
+    if kind not in _OF_BOTH_TABLES or WHOLE < length < _BITS[family]:
+        return ("netdev",)
+    return ("netdev", _WORDS[family]["ip"])
 
 
 def _edit(verb: str, elements: Iterable[Element]) -> str:

@@ -39,15 +39,16 @@ class OwnAddresses:
         low, high = _POOL_PORTS
         if len(addresses) > len(tables.pool):
             raise UsageError(f"{len(addresses)} local addresses are more than the director holds")
-        for row, address in enumerate(addresses):
+        ordered = sorted(addresses, key=family_of)
+        for row, address in enumerate(ordered):
             entry = tables.pool[row]
             entry["address_high"], entry["address_low"] = halves(address)
-            entry["family"] = family_of(address)
             entry["first_port"], entry["last_port"] = low, high
             # Not the first: what was spoken of before a restart may not have ended yet.
             entry["next_port"] = low + int(tables.director[0]["dice"]) % (high - low)
-        tables.director[0]["pool_count"] = len(addresses)
-        self.pool = tuple(addresses)
+        tables.director[0]["pool_count"] = len(ordered)
+        tables.director[0]["ipv4_pool_count"] = sum(family_of(one) == 4 for one in ordered)
+        self.pool = tuple(ordered)
         self.stations |= frozenset(addresses)
 
     def set_local(self, addresses: frozenset[int]) -> None:
@@ -107,6 +108,7 @@ class OwnAddresses:
         entry = table[row]
         entry["address_high"], entry["address_low"] = pair
         entry["announced"] = announced
+        entry["in_pool"] = address in self.pool
         entry["answers_arp"] = entry["answers_ping"] = address not in self.local
         self._tables.director[0]["own_count"] = len(rows)
 

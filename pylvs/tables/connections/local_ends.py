@@ -4,7 +4,8 @@
 
 The server answers to an address and port of the director's, so its replies do not tell the client:
 they are looked up by both their ends.  A local end may serve many connections, each to another
-server.  Ports are taken in turn, so that one is used again as late as can be.
+server.  Ports are taken in turn, so that one is used again as late as can be; if that one is taken,
+by lot.
 """
 
 from typing import Final
@@ -13,12 +14,13 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
+from pylvs.tables import dice
 from pylvs.tables.addresses import address_of, is_at, key_of
-from pylvs.tables.layouts import FLAG_WIDE
+from pylvs.tables.layouts import FLAG_WIDE, UNANNOUNCED
 from pylvs.tables.sizes import HASH_BITS, LOCAL_BITS, LOCAL_ENDS_LIMIT
 
-_TRIES: Final = 256
-"""Ends that are tried for a connection: so many in a row are only taken if nearly all are."""
+_TRIES: Final = 64
+"""Ends that are tried for a connection: with nine in ten taken, one of a thousand finds none."""
 _SHIFT: Final = HASH_BITS - LOCAL_BITS
 
 
@@ -62,17 +64,25 @@ def choose(tables, family, protocol, server_row, server_port):
     director = tables.director[0]
     if director.free_local_end == NONE and director.local_ends_seen == LOCAL_ENDS_LIMIT:
         return NONE
+    begin, count = 0, director.ipv4_pool_count
+    if family == 6:
+        begin, count = count, director.pool_count - count
+    if count == 0:
+        return NONE
+    place = begin + director.pool_rover % count
+    director.pool_rover += 1
+    first, last = int64(tables.pool[place].first_port), int64(tables.pool[place].last_port)
+    port = int64(tables.pool[place].next_port)
+    tables.pool[place].next_port = port + 1 if port < last else first
     for _ in range(_TRIES):
-        place = director.pool_rover % director.pool_count
-        director.pool_rover = place + 1
-        address = tables.pool[place]
-        if address.family != family:
-            continue
-        port = int64(address.next_port)
-        address.next_port = port + 1 if port < address.last_port else address.first_port
-        local = address_of(address)
+        local = address_of(tables.pool[place])
         if find(tables, family, protocol, local, port, server, server_port) == NONE:
             return place << 16 | port
+        # Those in turn were taken in one go: look elsewhere.
+        place, port = (
+            begin + dice.draw(director, count),
+            first + dice.draw(director, last - first + 1),
+        )
     return NONE
 
 
@@ -90,7 +100,7 @@ def bind(tables, connection, choice):
     end.connection = connection
     end.pool = choice >> 16
     end.port = choice & 0xFFFF
-    end.header = 0
+    end.stage = UNANNOUNCED
     tables.details[connection] = row
     bucket = _own_bucket(tables, connection)
     end.next = tables.local_buckets[bucket]

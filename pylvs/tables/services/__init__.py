@@ -15,7 +15,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables import servers
+from pylvs.tables import paths, servers
 from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
 from pylvs.tables.services import spans
 from pylvs.tables.sizes import SERVICE_BUCKETS
@@ -61,7 +61,7 @@ def find_marked(tables, mark, family):
 
 
 @compiled
-def find_spanning(tables, span):
+def find_numbered(tables, span):
     """Return the row of the service that is known by this number, or ``NONE``."""
     row = int64(tables.service_buckets[_bucket_of(_SPANNING, ip.from_ipv4(span), 0)])
     while row != NONE and tables.services[row].span != span:
@@ -106,8 +106,21 @@ def find_for(tables, frame):
         if row != NONE:
             return row
     if director.span_count:
-        return spans.find(tables, frame.family, frame.protocol, destination, port)
+        return find_spanning(tables, frame)
     return NONE
+
+
+@apart
+def find_spanning(tables, frame):
+    """Return the row of the service that spans a packet's destination best, or ``NONE``.
+
+    A network is spanned but for the host's own addresses in it.
+    """
+    destination, port = destination_of(frame), frame.destination_port
+    row = spans.find(tables, frame.family, frame.protocol, destination, port)
+    if row != NONE and tables.services[row].is_network and paths.is_hosts_own(tables, destination):
+        return NONE
+    return row
 
 
 @apart
