@@ -43,6 +43,7 @@ demo: setup system  ## set up, then balance real HTTP by NAT, DR and TUN in a la
 
 test: setup system check  ## everything that guards quality
 	@$(MAKE) --no-print-directory -Oline -j$$(nproc) compiled uncompiled bounds
+	@$(MAKE) --no-print-directory guard
 	@$(MAKE) --no-print-directory lab
 
 check: setup  ## style, types and layers
@@ -65,8 +66,17 @@ lab: setup system  ## real stacks in network namespaces; adds to the coverage
 	$(BIN)/pytest tests/lab --cov --cov-append --cov-report=term:skip-covered \
 	  $(if $(filter 0,$(shell id -u)),--cov-fail-under=90)
 
+BENCH := $(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr \
+  -p no:cacheprovider -s
+
 bench: setup  ## the in-memory door beside plain Python and dpkt, as ratios
-	$(BIN)/pytest benchmarks --benchmark-only --benchmark-columns=median,iqr -p no:cacheprovider -s
+	$(BENCH)
+
+guard: setup  ## the same in short: no slower than the stored baseline, a quarter being noise
+	$(BENCH) --short
+
+baseline: setup  ## store what make bench measures now as the baseline
+	$(BENCH) --store-baseline
 
 oracle: setup  ## random scenarios against the real kernel in QEMU; needs qemu-system-x86
 	$(BIN)/python -m tools.oracle

@@ -89,7 +89,7 @@ _CONNECTION_FIELDS: Final = [
     "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
     "virtual_port", "server_port",
 ]  # fmt: skip
-_ROWS_AT_ONCE: Final = 16_384
+_ROWS_AT_ONCE: Final = 2_048  # copied in half a millisecond
 _NOTHING: Final = Counters(0, 0, 0, 0, 0)
 
 
