@@ -7,8 +7,8 @@ SYSTEM := iproute2 nftables tcpdump curl nginx-light iputils-ping
 
 PREFIX ?= /usr/local
 SHARE  := $(DESTDIR)$(PREFIX)/share
-.PHONY: help setup system demo test check compiled uncompiled bounds lab bench oracle conformance side warm \
-        install install-ipvsadm clean
+.PHONY: help setup system demo test check compiled uncompiled bounds lab bench guard baseline bench-net oracle \
+        conformance warm install install-ipvsadm clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -84,8 +84,8 @@ oracle: setup  ## random scenarios against the real kernel in QEMU; needs qemu-s
 conformance: setup  ## the captures of Linux, one line each
 	$(BIN)/python tools/conformance.py tests/vectors
 
-side: setup system  ## the director beside the kernel's NAT, in twin labs (root, iperf3)
-	$(BIN)/python -m benchmarks.side_by_side
+bench-net: setup system  ## the director beside nft, routing, proxies, plain Python (root, wrk, iperf3)
+	$(BIN)/python -m benchmarks.net --json bench-net.json --plot bench-net.svg
 
 warm: setup  ## compile now what the first start would compile
 	$(BIN)/python -m pylvs.engine.warm

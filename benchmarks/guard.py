@@ -1,7 +1,7 @@
 """Keeps the hot path's speed: costs as ratios to a calibration, beside those that were stored.
 
-The calibration is a chain of multiplications, as fast as the processor's clock and nothing else; it
-runs in turn with the subjects, so that their ratios hold while the machine's speed drifts.
+The calibration reads, hashes, looks up and writes about as the door does, so that what slows the
+machine slows both; it runs in turn with the subjects, and their ratios hold while speed drifts.
 """
 
 import json
@@ -17,28 +17,40 @@ from pylvs.jit import door
 
 BASELINE: Final = pathlib.Path(__file__).with_name("baseline.json")
 TOLERANCE: Final = 1.25
-_STEPS: Final = 200_000
-_SECOND_LOOKS: Final = 2
+_COUNT: Final = 2_048
+_ROW, _READ = 32, 16  # words of a row, and those of them that are read
+_SLOTS: Final = 1 << 16
+_WALKS: Final = 15
+_SECOND_LOOKS: Final = 4
 
 
 @door
-def _chain(state, steps):
-    """Return what ``steps`` multiplications make of a number, each waiting for the one before."""
-    number = state[0]
-    for _ in range(steps):
-        number = number * 6_364_136_223_846_793_005 + 1_442_695_040_888_963_407
-    state[0] = number
-    return number
+def _walk(rows, table, count):
+    """Hash each row, and count it in a table; return the last count."""
+    entry = 0
+    for row in range(count):
+        at, total = row * _ROW, 0
+        for word in range(_READ):
+            total = (total << 1) + (rows[at + word] ^ total)
+        slot = (total * 0x61C8_8646_80B5_83EB >> 40) & (_SLOTS - 1)
+        entry = table[slot]
+        table[slot] = entry + 1
+        rows[at + _READ + (entry & 7)] = total
+    return entry
 
 
-_STATE: Final = np.ones(1, np.int64)
+_ROWS_OF: Final = np.arange(_COUNT * _ROW, dtype=np.int64)
+_TABLE: Final = np.zeros(_SLOTS, np.int64)
 
 
 def calibrate() -> float:
-    """Return nanoseconds a hundred steps of the chain take."""
-    began = time.perf_counter_ns()
-    _chain(_STATE, _STEPS)
-    return (time.perf_counter_ns() - began) * 100 / _STEPS
+    """Return nanoseconds that a row of the walk takes."""
+    spent = []
+    for _ in range(_WALKS):
+        began = time.perf_counter_ns()
+        _walk(_ROWS_OF, _TABLE, _COUNT)
+        spent.append((time.perf_counter_ns() - began) / _COUNT)
+    return statistics.median(spent)
 
 
 def ratios(spent: dict[str, list[float]], calibrations: list[float]) -> dict[str, float]:
@@ -71,7 +83,7 @@ def store(found: dict[str, float]) -> None:
 def keep(measure: Callable[[], dict[str, float]], storing: bool) -> dict[str, float]:
     """Compare what is measured with the baseline, or store it; return it.
 
-    What seems too slow is measured again, twice at most: another's work must not be taken for ours.
+    What seems too slow is measured again, a few times: another's work must not be taken for ours.
     """
     found = measure()
     if storing:

@@ -183,6 +183,14 @@ class Lab:
                 raise HostError(f"the director was not ready in {READY_TIMEOUT_S:.0f} s")
             time.sleep(0.02)
 
+    def await_text(self, log: str, text: str) -> None:
+        """Wait until a process has written a text; raises HostError if it does not."""
+        end = time.monotonic() + _STOP_TIMEOUT_S
+        while text not in self.log(log):
+            if time.monotonic() > end:
+                raise HostError(f"{log} does not say {text!r}:\n{self.log(log)}")
+            time.sleep(0.02)
+
     def stop_director(self) -> str:
         """Stop the director and return what it printed."""
         assert self.director is not None

@@ -11,7 +11,12 @@ _ETHTOOL_STXCSUM = 0x17
 
 
 def finish_checksums(interface: str) -> None:
-    value = create_string_buffer(struct.pack("II", _ETHTOOL_STXCSUM, 0))
+    switch(interface, _ETHTOOL_STXCSUM, 0)
+
+
+def switch(interface: str, offload: int, on: int) -> None:
+    """Turn an offload on or off, by its ``ETHTOOL_S...`` (linux/ethtool.h)."""
+    value = create_string_buffer(struct.pack("II", offload, on))
     request = struct.pack("16sP", interface.encode(), addressof(value))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCETHTOOL, request)

@@ -1,0 +1,160 @@
+"""Who stands in the director's place, each in a lab of its own with one real server."""
+
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from pylvs.lab.build import Lab
+from pylvs.lab.topology import bracketed, topology
+
+PACKETS: Final = frozenset({"overload", "lossless", "syn", "cpu", "p50", "p99", "p999"})
+STREAMS: Final = frozenset({"bulk", "keepalive", "closing"})
+ECHO_PORT: Final = 81
+
+
+class Subject(NamedTuple):
+    """One who forwards; ``start`` prepares it in a lab, ``lacks`` says what is not installed."""
+
+    name: str
+    mode: str
+    start: Callable[[Lab], None]
+    measures: frozenset[str] = PACKETS | STREAMS
+    lacks: Callable[[], str] = str
+
+
+def port_of(lab: Lab, port: int) -> int:
+    """Return what a service's port becomes at the server: only some methods change it."""
+    shape = lab.topology
+    return port + shape.server_port - shape.port
+
+
+def _server(lab: Lab) -> str:
+    return next(iter(lab.topology.servers.values()))
+
+
+def _pylvs(mode: str) -> Subject:
+    def start(lab: Lab) -> None:
+        shape = lab.topology
+        words = shape.director_arguments()
+        begin = words.index("--vip")
+        option = {
+            "nat": "-m",
+            "dr": "-g",
+            "tun": "-i",
+            "fullnat": "--fullnat",
+            "l3dsr": "--l3dsr 10",
+        }
+        lines = []
+        for letter, port in (("t", shape.port), ("u", shape.port), ("u", ECHO_PORT)):
+            service = f"-{letter} {bracketed(shape.vip)}:{port}"
+            server = f"-r {bracketed(_server(lab))}:{port_of(lab, port)} {option[mode]}"
+            lines += [f"-A {service} -s rr", f"-a {service} {server}"]
+        rules = lab.folder / "rules"
+        rules.write_text("\n".join(lines) + "\n", encoding="ascii")
+        local = ["--local", shape.local] if shape.local else []
+        room = ["--connections", "4194304"]
+        lab.start_director([*words[:begin], *local, *room, "--rules", str(rules)])
+
+    return Subject(f"pylvs {mode}", mode, start)
+
+
+def _dnat(lab: Lab) -> None:
+    """Let the kernel do it: DNAT to the real server, replies translated by conntrack."""
+    shape = lab.topology
+    rules = "table ip twin { chain pre { type nat hook prerouting priority -100;"
+    for protocol, port in (("tcp", shape.port), ("udp", shape.port), ("udp", ECHO_PORT)):
+        rules += f" ip daddr {shape.vip} {protocol} dport {port}"
+        rules += f" dnat to {_server(lab)}:{port_of(lab, port)};"
+    _own_vip(lab)
+    lab.shell("director", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    lab.shell("director", f"nft '{rules} }}; }}'")
+
+
+def _routing(lab: Lab) -> None:
+    """Let the kernel route the VIP to the real server, which has it: no address is changed.
+
+    The server listens where clients ask, so that ports need no change either.
+    """
+    shape = lab.topology
+    lab.shell("director", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    lab.shell("director", f"ip route add {shape.vip} via {_server(lab)}")
+    lab.shell("director", "echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp")
+    lab.shell("rs1", f"ip address add {shape.vip}/32 dev lo")
+
+
+def _own_vip(lab: Lab) -> None:
+    lab.shell("director", f"ip address add {lab.topology.vip}/24 dev eth0")
+
+
+def _haproxy(lab: Lab) -> None:
+    _own_vip(lab)
+    shape = lab.topology
+    path = lab.folder / "haproxy.cfg"
+    path.write_text(
+        "global\n  maxconn 20000\n  nbthread 2\n"
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
+        f"listen web\n  bind {shape.vip}:{shape.port}\n"
+        f"  server rs1 {_server(lab)}:{shape.server_port}\n",
+        encoding="ascii",
+    )
+    lab.spawn("director", ["haproxy", "-db", "-f", str(path)], "haproxy.log")
+    lab._await_port("director", shape.vip, shape.port)
+
+
+_STREAM_MODULE: Final = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+
+def _nginx(lab: Lab) -> None:
+    _own_vip(lab)
+    shape = lab.topology
+    path = lab.folder / "stream.conf"
+    path.write_text(
+        f"load_module {_STREAM_MODULE};\nuser root root; daemon off; worker_processes 2;\n"
+        f"pid {lab.folder}/stream.pid; error_log stderr;\n"
+        "events { worker_connections 8192; }\n"
+        f"stream {{ server {{ listen {shape.vip}:{shape.port} reuseport;"
+        f" proxy_pass {_server(lab)}:{shape.server_port}; }} }}\n",
+        encoding="ascii",
+    )
+    nginx = shutil.which("nginx") or ""
+    lab.spawn("director", [nginx, "-e", "stderr", "-c", str(path)], "stream.log")
+    lab._await_port("director", shape.vip, shape.port)
+
+
+def _plain(lab: Lab) -> None:
+    shape = lab.topology
+    lab.shell("director", f"ping -c 1 -W 1 {_server(lab)} >/dev/null; true")
+    words = ["-m", "benchmarks.net.plain", shape.vip, str(shape.port), _server(lab)]
+    words += [str(shape.server_port)]
+    lab.spawn("director", [sys.executable, *words], "plain.log")
+    lab.await_text("plain.log", "ready")
+
+
+def _without(program: str, package: str) -> Callable[[], str]:
+    return lambda: (
+        "" if shutil.which(program) else f"{program} is missing: apt-get install {package}"
+    )
+
+
+def _without_stream() -> str:
+    package = "libnginx-mod-stream"
+    return (
+        "" if _STREAM_MODULE.exists() else f"nginx's stream is missing: apt-get install {package}"
+    )
+
+
+REFERENCE: Final = "nft dnat"
+SUBJECTS: Final = (
+    Subject(REFERENCE, "nat", _dnat, lacks=_without("nft", "nftables")),
+    Subject("routing", "nat", _routing, PACKETS),
+    *map(_pylvs, ("nat", "dr", "tun", "l3dsr", "fullnat")),
+    Subject("haproxy", "nat", _haproxy, STREAMS, _without("haproxy", "haproxy")),
+    Subject("nginx stream", "nat", _nginx, STREAMS, _without_stream),
+    Subject("plain python", "nat", _plain, frozenset({"overload", "lossless", "cpu"})),
+)
+
+
+def lab_of(subject: Subject) -> Lab:
+    return Lab(topology(subject.mode))

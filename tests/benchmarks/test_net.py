@@ -1,0 +1,86 @@
+"""The network benchmark's own parts: frames stay right however they vary, ratios are ratios."""
+
+import json
+import os
+import socket
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.net import bpf, report
+from benchmarks.net.generator import _varied, frame_of
+from pylvs.lab.capture import faults
+
+MAC = "02:00:00:00:00:01"
+
+
+@pytest.mark.parametrize("kind", ["udp", "syn"])
+def test_frames_are_right_however_they_vary(kind):
+    frame, spreads = frame_of("lo", MAC, "192.0.2.10", 80, kind)
+    assert len(frame) == 60
+    sent = {_varied(frame, spreads) for _ in range(200)}
+    assert len(sent) == (1 if kind == "udp" else 200)
+    assert not any(faults(one[14:]) for one in sent)
+
+
+def test_the_kernel_takes_the_programs():
+    for kind in ("udp", "syn"):
+        frame, spreads = frame_of("lo", MAC, "192.0.2.10", 80, kind)
+        program = bpf.assemble(frame, spreads)
+        assert len(program) % 8 == 0
+        if os.geteuid():
+            pytest.skip("only root may load them")
+        try:
+            descriptor = bpf.load(program)
+        except PermissionError:
+            pytest.skip("no bpf here")
+        os.close(descriptor)
+
+
+def test_what_the_kernel_does_not_take_is_told_with_its_words():
+    if os.geteuid():
+        pytest.skip("only root may load them")
+    with pytest.raises(OSError, match=r"\w"):
+        bpf.load(bytes(8))
+    assert socket.if_nametoindex("lo")
+
+
+ROUNDS = {
+    "nft dnat": [
+        {"bulk": 10.0, "p50": 20.0},
+        {"bulk": 8.0, "p50": 10.0},
+        {"bulk": 4.0, "p50": 30.0},
+    ],
+    "pylvs <nat>": [
+        {"bulk": 9.0, "p50": 40.0},
+        {"bulk": 8.0, "p50": 30.0},
+        {"bulk": 2.0, "p50": 30.0},
+    ],
+    "plain": [{"overload": 0.1}] * 3,
+}
+
+
+def test_ratios_are_of_the_same_round_and_their_median_counts():
+    told = report.summary(ROUNDS)
+    assert told["bulk"]["pylvs <nat>"]["ratio"] == 0.9
+    assert told["bulk"]["pylvs <nat>"] | {"ratio": 0} == {
+        "median": 8,
+        "min": 2,
+        "max": 9,
+        "ratio": 0,
+    }
+    assert told["p50"]["pylvs <nat>"]["ratio"] == 2
+    assert "ratio" not in told["overload"]["plain"]
+
+
+def test_results_are_written_for_programs_and_for_people(tmp_path, capsys):
+    report.write_json(tmp_path / "net.json", ROUNDS, {"cores": 2})
+    document = json.loads((tmp_path / "net.json").read_text())
+    assert document["summary"]["bulk"]["nft dnat"]["ratio"] == 1
+    assert document["rounds"] == ROUNDS
+    report.write_plot(tmp_path / "net.svg", ROUNDS)
+    picture = ElementTree.parse(tmp_path / "net.svg").getroot()
+    texts = [one.text for one in picture.iter() if one.tag.endswith("text")]
+    assert "pylvs <nat>" in texts
+    report.show(ROUNDS, 3)
+    assert "0.90 x" in capsys.readouterr().out
