@@ -47,7 +47,14 @@ def main(
     began = time.monotonic()
     for turn in range(rounds):
         for subject in chosen:
-            results[subject.name].append(Bench(subject, seconds).measure())
+            if subject.name not in results:
+                continue
+            try:
+                results[subject.name].append(Bench(subject, seconds).measure())
+            except HostError as error:  # the others can still be compared
+                del results[subject.name]
+                print(f"{subject.name}: left out: {error}", file=sys.stderr)
+                continue
             spent = time.monotonic() - began
             done = f"round {turn + 1} of {rounds}: {subject.name}"
             print(f"{done}, {spent:.0f} s", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import time
 from typing import Final
 
 from benchmarks.net.subjects import ECHO_PORT, Subject, lab_of, port_of
+from pylvs.errors import HostError
 from pylvs.lab.build import Lab
 
 UNITS: Final = {
@@ -114,7 +115,7 @@ class Bench:
         found = re.search(r"Requests/sec: +([\d.]+)", text)
         failed = re.search(r"Socket errors.*|Non-2xx.*", text)
         if found is None or failed:
-            raise RuntimeError(f"{self._subject.name}: wrk says {text}")
+            raise HostError(f"wrk says {text}")
         return float(found[1]) / 1_000
 
     def _offer(self, lab: Lab, kind: str, rate: int, seconds: float = 0.0) -> tuple[float, ...]:
@@ -128,7 +129,8 @@ class Bench:
         time.sleep(0.2)
         delivered = _received(lab) - before
         spent = _busy_s() - busy - told["cpu_s"]
-        return delivered / seconds, told["sent"] / seconds, spent / max(delivered, 1)
+        took = told["seconds"]
+        return delivered / took, told["sent"] / took, spent / max(delivered, 1)
 
     def _lossless(self, lab: Lab, most: float) -> tuple[float, float]:
         """Return the highest rate that is found without loss, and microseconds of CPU a packet."""
@@ -177,6 +179,8 @@ def _next_hop(lab: Lab) -> str:
     vip = lab.topology.vip
     lab.shell("router", f"ping -c 1 -W 1 {vip} >/dev/null; true")
     words = lab.shell("router", f"ip neigh show {vip}").split()
+    if "lladdr" not in words:
+        raise HostError(f"nobody answers for {vip}")
     # Live frames enter where NAPI runs: with GRO on.
     lab.shell("switch", f"{sys.executable} -m benchmarks.net.gro router.eth1")
     return words[words.index("lladdr") + 1]

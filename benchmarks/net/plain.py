@@ -11,6 +11,8 @@ import sys
 from benchmarks.test_door import plain_python
 from pylvs.wire.text import address_of, mac_of
 
+_SO_RCVBUFFORCE = 33
+
 
 def main(vip: str, port: int, server: str, server_port: int) -> None:
     words = subprocess.run(
@@ -22,6 +24,7 @@ def main(vip: str, port: int, server: str, server_port: int) -> None:
     start = to + mac_of(own).to_bytes(6, "big")
     wanted = address_of(vip).to_bytes(4, "big"), port.to_bytes(2, "big")
     near = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+    near.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 24)
     near.bind(("eth0", 0x0800))
     far = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     far.bind(("eth1", 0))

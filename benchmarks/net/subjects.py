@@ -93,7 +93,7 @@ def _haproxy(lab: Lab) -> None:
     shape = lab.topology
     path = lab.folder / "haproxy.cfg"
     path.write_text(
-        "global\n  maxconn 20000\n  nbthread 2\n"
+        "global\n  maxconn 8000\n  nbthread 2\n"
         "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n"
         f"listen web\n  bind {shape.vip}:{shape.port}\n"
         f"  server rs1 {_server(lab)}:{shape.server_port}\n",
@@ -125,6 +125,7 @@ def _nginx(lab: Lab) -> None:
 
 def _plain(lab: Lab) -> None:
     shape = lab.topology
+    _own_vip(lab)
     lab.shell("director", f"ping -c 1 -W 1 {_server(lab)} >/dev/null; true")
     words = ["-m", "benchmarks.net.plain", shape.vip, str(shape.port), _server(lab)]
     words += [str(shape.server_port)]
