@@ -9,7 +9,7 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -21,7 +21,7 @@ _COUNT: Final = 2_048
 _ROW, _READ = 32, 16  # words of a row, and those of them that are read
 _SLOTS: Final = 1 << 16
 _WALKS: Final = 15
-_SECOND_LOOKS: Final = 4
+_SECOND_LOOKS: Final = 7
 
 
 @door
@@ -61,6 +61,14 @@ def ratios(spent: dict[str, list[float]], calibrations: list[float]) -> dict[str
     }
 
 
+def processor() -> str:
+    """Return what this machine's processor is called: each has ratios of its own."""
+    text = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in text.splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    return ", ".join(facts.get(name, "?") for name in ("model name", "cpu family", "model"))
+
+
 def too_slow(found: dict[str, float]) -> dict[str, float]:
     """Return the subjects that cost a quarter more than was stored, and how much more."""
     stored = load()
@@ -69,15 +77,21 @@ def too_slow(found: dict[str, float]) -> dict[str, float]:
 
 
 def load() -> dict[str, float]:
-    stored: dict[str, float] = json.loads(BASELINE.read_text(encoding="ascii"))
+    """Return what was stored for this processor; nothing if none was."""
+    return _all().get(processor(), {})
+
+
+def _all() -> dict[str, dict[str, float]]:
+    stored: dict[str, dict[str, float]] = json.loads(BASELINE.read_text(encoding="utf-8"))
     return stored
 
 
 def store(found: dict[str, float]) -> None:
     """Take these ratios for the baseline, beside those of other subjects."""
-    known: dict[str, Any] = load() if BASELINE.exists() else {}
-    known |= {name: round(ratio, 3) for name, ratio in found.items()}
-    BASELINE.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="ascii")
+    known = _all()
+    rounded = {name: round(ratio, 3) for name, ratio in found.items()}
+    known[processor()] = known.get(processor(), {}) | rounded
+    BASELINE.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def keep(measure: Callable[[], dict[str, float]], storing: bool) -> dict[str, float]:
@@ -88,6 +102,8 @@ def keep(measure: Callable[[], dict[str, float]], storing: bool) -> dict[str, fl
     found = measure()
     if storing:
         store(found)
+    if not load():
+        print(f"\nnot compared: no baseline for {processor()}; make baseline stores one")
     for _ in range(_SECOND_LOOKS):
         if not too_slow(found):
             break
