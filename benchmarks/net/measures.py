@@ -119,7 +119,10 @@ class Bench:
         return float(found[1]) / 1_000
 
     def _offer(self, lab: Lab, kind: str, rate: int, seconds: float = 0.0) -> tuple[float, ...]:
-        """Offer frames; return those delivered and sent a second, and CPU seconds a packet."""
+        """Offer frames; return those delivered and sent a second, and CPU seconds a packet.
+
+        What the kernel forwards in the generator's name, as its softirq, is not in there.
+        """
         shape = lab.topology
         seconds = seconds or self._seconds
         mac = _next_hop(lab)

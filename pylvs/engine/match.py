@@ -266,7 +266,7 @@ def _match_on_the_way(tables, memory, frame, now_ms):
     leave_to_host(frame)
     sender = servers.find_sender(tables, frame.protocol, source_of(frame), frame.source_port)
     if frame.delivery & DELIVERY_MASK == FORWARDED_IN_PIECES or (
-        frame.fragment_max and _is_spanned(tables, destination_of(frame))
+        frame.fragment_max and spans.is_within(tables, destination_of(frame))
     ):
         frame.reason = Reason.ROUTED  # the host has not seen its fragments
     director = tables.director[0]
@@ -304,14 +304,6 @@ def _is_claimed(tables, frame):
     return servers.is_data_sender(tables, source, int64(frame.source_port))
 
 
-@compiled
-def _is_spanned(tables, address):
-    """Whether some service spans a network that the address is of."""
-    if tables.director[0].span_count == 0:
-        return False
-    return spans.is_within(tables, address)
-
-
 @apart
 def _asks_by_an_error(tables, memory, frame, now_ms):
     """Find the connection that an ICMP error is about; return whether it may open one."""
@@ -332,7 +324,7 @@ def _asks_by_an_error(tables, memory, frame, now_ms):
         if tables.director[0].schedule_icmp:
             return True
     leave_to_host(frame)
-    if not local and _is_spanned(tables, ip.destination_of(memory, frame.ip)):
+    if not local and spans.is_within(tables, ip.destination_of(memory, frame.ip)):
         frame.reason = Reason.ROUTED  # the host has not seen it
     return False
 

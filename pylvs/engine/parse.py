@@ -271,15 +271,15 @@ def _is_directors(tables, frame):
         return True
     if frame.family == 6 and director.mark_count and director.mark_rule_count:
         return True  # a fragment's mark is not known yet
-    if _is_spanned(tables, frame):
-        return True
+    if spans.is_within(tables, destination_of(frame)):
+        return True  # the host does not see its fragments
     return frame.delivery & LOCAL_DELIVERY == 0 and servers.is_sender(tables, source_of(frame))
 
 
 @compiled
 def _gather(tables, memory, frame, now_ms):
     """Return whether the frame is now a whole packet, or is to go on as a fragment."""
-    if frame.delivery & LOCAL_DELIVERY or _is_spanned(tables, frame):
+    if frame.delivery & LOCAL_DELIVERY or spans.is_within(tables, destination_of(frame)):
         return fragments.receive(tables, memory, frame, now_ms)
     tracked = frame.protocol == ipv4.ICMP or (
         transport.header_size_min(frame.protocol) != transport.UNTRACKED
@@ -305,14 +305,6 @@ def _gather(tables, memory, frame, now_ms):
         frame.delivery = frame.delivery & ~ON_THE_WAY | FORWARDED_IN_PIECES
         return True
     return False
-
-
-@compiled
-def _is_spanned(tables, frame):
-    """Whether it is for a network that some service spans; the host does not see its fragments."""
-    if tables.director[0].span_count == 0:
-        return False
-    return spans.is_within(tables, destination_of(frame))
 
 
 @compiled
