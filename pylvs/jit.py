@@ -305,6 +305,22 @@ def prefetch(table: Any, row: Any) -> None:
     """Have the processor bring a row, existing or not, into its cache while work goes on."""
 
 
+def _barrier(typing_context: Any) -> Any:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("acq_rel")
+        return context.get_dummy_value()
+
+    return numba.types.none(), emit
+
+
+@_emitted(_barrier)
+def barrier() -> None:
+    """Keep what stands above from being done after what stands below, in rings shared with others.
+
+    On x86-64 only the compiler has to be told: the processor keeps loads and stores in order.
+    """
+
+
 def entrance(function: Any) -> Any:
     """Return a ``@compiled`` function with an entrance, for tests."""
     if not COMPILES:

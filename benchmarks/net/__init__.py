@@ -4,6 +4,7 @@ __main__     which subjects, how many rounds, where the results go
 subjects     who stands in the director's place: pylvs, the kernel, proxies, plain Python
 measures     what is asked of each: packets, bytes, connections, requests, delays
 generator    frames faster than any subject takes them, or at a given rate
-bpf          what the generator has the kernel run
+pace         what the generator has the kernel run
+sink         where a flood ends
 report       ratios to nft's DNAT: a table, JSON, a plot
 """

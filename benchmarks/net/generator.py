@@ -1,17 +1,17 @@
 """Sends 60-byte frames for some seconds, and tells how many: JSON, a line.
 
-    python -m benchmarks.net.generator INTERFACE MAC VIP PORT KIND RATE SECONDS
+    python -m benchmarks.net.generator INTERFACE MAC VIP PORT KIND RATE SECONDS [WAY]
 
 KIND is udp, one flow's datagrams, or syn, of random clients.  RATE is frames a second, 0 for as
-many as can be: those the kernel makes itself from a program (live frames of BPF_PROG_TEST_RUN), if
-it does.  Runs in a namespace of a lab.
+many as can be.  WAY is live, frames that the kernel makes itself from a program (live frames of
+BPF_PROG_TEST_RUN), or socket, slower, which leaves the processor alone between frames; unless
+said live, if the kernel does.  Runs in a namespace of a lab.
 """
 
 import contextlib
 import json
 import os
 import pathlib
-import resource
 import socket
 import sys
 import time
@@ -19,18 +19,22 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.net import bpf
-from pylvs.drivers import linux
+from benchmarks.net import pace
+from pylvs.drivers import bpf, linux
 from pylvs.jit import door
 from pylvs.wire.text import mac_of
 from tests.packets import ethernet, ipv4, tcp, udp
 
 SOURCE: Final = "110.0.0.9"
+_ONLY: Final = bytes(4)  # key of a map that has one value
+_NICE: Final = 19
+"""Whoever forwards on the generator's processor, in the kernel, comes first there."""
+_BREAK_S: Final = 0.0005
 _ETHERNET: Final = 14
 _ADDRESS, _IDENTIFICATION, _TCP = _ETHERNET + 14, _ETHERNET + 4, _ETHERNET + 20
 _CLIENTS: Final = (
-    bpf.Spread(_TCP, (_TCP + 6,)),  # the port; of the sequence number, the low half
-    bpf.Spread(
+    pace.Spread(_TCP, (_TCP + 6,)),  # the port; of the sequence number, the low half
+    pace.Spread(
         _ADDRESS, (_IDENTIFICATION, _TCP + 18)
     ),  # and the urgent pointer, which means nothing
 )
@@ -38,7 +42,7 @@ _CLIENTS: Final = (
 
 def frame_of(
     interface: str, mac: str, vip: str, port: int, kind: str
-) -> tuple[bytes, tuple[bpf.Spread, ...]]:
+) -> tuple[bytes, tuple[pace.Spread, ...]]:
     """Return the frame, and where it is varied; its checksums are right, or UDP's is left out."""
     own = pathlib.Path(f"/sys/class/net/{interface}/address").read_text(encoding="ascii").strip()
     ends = [mac_of(text).to_bytes(6, "big") for text in (mac, own)]
@@ -52,18 +56,35 @@ def frame_of(
 
 
 class _Live:
-    """Frames that the kernel makes itself: the fastest, but a call takes 20 ms, however few."""
+    """Frames that the kernel makes itself: the fastest."""
 
-    way = "live frames"
-    burst = 1 << 17
+    way = "live"
+    burst, runs = 1 << 19, 1 << 24
+    """How often a call runs the program, for each frame or to wait for the next one's time.
 
-    def __init__(self, interface: str, frame: bytes, spreads: tuple[bpf.Spread, ...]) -> None:
-        program = bpf.load(bpf.assemble(frame, spreads))
-        self._sender = bpf.Sender(program, socket.if_nametoindex(interface), len(frame))
-        self._sender.send(1)
+    Half a second: between two calls are 20 ms in which nothing is sent.
+    """
 
-    def send(self, count: int) -> None:
-        self._sender.send(count)
+    def __init__(
+        self, interface: str, frame: bytes, spreads: tuple[pace.Spread, ...], rate: int
+    ) -> None:
+        self._state = bpf.Map(bpf.ARRAY, len(_ONLY), pace.STATE.size, 1)
+        self._state[_ONLY] = pace.STATE.pack(0, 1_000_000_000 // rate if rate else 0, 0)
+        program = bpf.load(pace.assemble(frame, spreads, self._state.descriptor))
+        self._frames = bpf.LiveFrames(program, socket.if_nametoindex(interface), len(frame))
+        self._frames.run(1)
+        self._count = self.runs if rate else self.burst
+
+    def send(self, seconds: float) -> tuple[int, float]:
+        """Send for some seconds; return how many frames, and how long it was."""
+        before = self._sent()
+        begin = time.monotonic()
+        while (spent := time.monotonic() - begin) < seconds:
+            self._frames.run(self._count)
+        return self._sent() - before, spent
+
+    def _sent(self) -> int:
+        return int(pace.STATE.unpack(self._state[_ONLY])[2])
 
 
 @door
@@ -77,20 +98,34 @@ def _send_burst(descriptor, address, size, count):
 
 
 class _Socket:
-    """Frames through a packet socket: half as fast, as few at a time as one likes."""
+    """Frames through a packet socket."""
 
-    way = "packet socket"
-    burst = 64
+    way = "socket"
+    burst = 256
 
-    def __init__(self, interface: str, frame: bytes, spreads: tuple[bpf.Spread, ...]) -> None:
-        self._frame, self._spreads = frame, spreads
+    def __init__(
+        self, interface: str, frame: bytes, spreads: tuple[pace.Spread, ...], rate: int
+    ) -> None:
+        self._frame, self._spreads, self._rate = frame, spreads, rate
         self._memory = np.frombuffer(frame, np.uint8).copy()
         self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._out.bind((interface, 0))
         self._out.setsockopt(linux.SOL_PACKET, linux.PACKET_QDISC_BYPASS, 1)
-        self.send(1)
+        self._send(1)
 
-    def send(self, count: int) -> None:
+    def send(self, seconds: float) -> tuple[int, float]:
+        sent = 0
+        begin = time.monotonic()
+        while (spent := time.monotonic() - begin) < seconds:
+            due = min(int(spent * self._rate) - sent, self.burst) if self._rate else self.burst
+            if due > 0:
+                self._send(due)
+                sent += due
+            else:
+                time.sleep(_BREAK_S)
+        return sent, spent
+
+    def _send(self, count: int) -> None:
         if not self._spreads:
             _send_burst(self._out.fileno(), self._memory.ctypes.data, len(self._frame), count)
             return
@@ -99,16 +134,14 @@ class _Socket:
                 self._out.send(_varied(self._frame, self._spreads))
 
 
-def _sender(
-    interface: str, frame: bytes, spreads: tuple[bpf.Spread, ...], rate: int
-) -> _Live | _Socket:
-    if not rate:
-        with contextlib.suppress(OSError):  # no bpf here, or no such program
-            return _Live(interface, frame, spreads)
-    return _Socket(interface, frame, spreads)
+def _busy_s() -> float:
+    """Return how long all processors together have been busy."""
+    words = pathlib.Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, *_ = map(int, words)
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def _varied(frame: bytes, spreads: tuple[bpf.Spread, ...]) -> bytes:
+def _varied(frame: bytes, spreads: tuple[pace.Spread, ...]) -> bytes:
     varied = bytearray(frame)
     for place, taken_off in spreads:
         bits = os.urandom(2)
@@ -117,28 +150,36 @@ def _varied(frame: bytes, spreads: tuple[bpf.Spread, ...]) -> bytes:
     return bytes(varied)
 
 
-def run(sender: _Live | _Socket, rate: int, seconds: float) -> tuple[int, float]:
-    """Send at a rate, or as fast as it goes; return how many frames, and in how many seconds."""
-    sent = 0
-    begin = time.monotonic()
-    while (spent := time.monotonic() - begin) < seconds:
-        due = min(int(spent * rate) - sent, sender.burst) if rate else sender.burst
-        if due > 0:
-            sender.send(due)
-            sent += due
-    return sent, spent
+def _sender(
+    interface: str, frame: bytes, spreads: tuple[pace.Spread, ...], rate: int, way: str
+) -> _Live | _Socket:
+    if way != _Socket.way:
+        try:
+            return _Live(interface, frame, spreads, rate)
+        except OSError:  # no bpf here, or no such program
+            if way == _Live.way:
+                raise
+    return _Socket(interface, frame, spreads, rate)
 
 
 def main(
-    interface: str, mac: str, vip: str, port: int, kind: str, rate: int, seconds: float
+    interface: str,
+    mac: str,
+    vip: str,
+    port: int,
+    kind: str,
+    rate: int,
+    seconds: float,
+    way: str = "",
 ) -> None:
-    sender = _sender(interface, *frame_of(interface, mac, vip, port, kind), rate)
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    sent, spent = run(sender, rate, seconds)
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(json.dumps({"sent": sent, "seconds": spent, "way": sender.way, "cpu_s": cpu}))
+    os.nice(_NICE)
+    sender = _sender(interface, *frame_of(interface, mac, vip, port, kind), rate, way)
+    busy = _busy_s()
+    sent, spent = sender.send(seconds)
+    told = {"sent": sent, "seconds": spent, "busy_s": _busy_s() - busy, "way": sender.way}
+    print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], int(sys.argv[4]), sys.argv[5], int(sys.argv[6]), float(sys.argv[7]))
+    words = sys.argv[1:]
+    main(*words[:3], int(words[3]), words[4], int(words[5]), float(words[6]), *words[7:])

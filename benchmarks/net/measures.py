@@ -14,7 +14,7 @@ from pylvs.lab.build import Lab
 UNITS: Final = {
     "overload": "Mpps of 60 bytes delivered, offered more",
     "lossless": "Mpps of 60 bytes with at most 0.1 % lost",
-    "cpu": "us of all CPU but the generator's a packet, at that rate",
+    "cpu": "us of CPU a packet delivered then, beside what it takes to reach the door",
     "syn": "M new connections a second",
     "bulk": "Gbit/s of one TCP stream",
     "keepalive": "k HTTP requests a second, connections kept",
@@ -25,7 +25,7 @@ UNITS: Final = {
 }
 SMALLER_IS_BETTER: Final = frozenset({"cpu", "p50", "p99", "p999"})
 _LOSS: Final = 0.001
-_STEPS: Final = 6
+_STEPS: Final = 7
 _SYN_S: Final = 0.3  # before the kernel's table of connections is full
 _ECHOES: Final = 3_000
 _SMALL: Final = 70  # the generator's packets are shorter, in a tunnel as well
@@ -74,7 +74,7 @@ class Bench:
         wanted = self._subject.measures
         with lab_of(self._subject) as lab:
             lab.start_servers()
-            lab.spawn("rs1", ["iperf3", "-s", "-p", str(_iperf_port(lab))], "iperf.log")
+            door = self._cost_of_the_way(lab) if "cpu" in wanted else 0.0
             self._subject.start(lab)
             time.sleep(0.5)
             if "keepalive" in wanted:
@@ -82,9 +82,10 @@ class Bench:
                 found["closing"] = self._http(lab, "-H 'Connection: close'")
             if "overload" in wanted:
                 _drop_at_the_end(lab)
-                found["overload"] = self._offer(lab, "udp", 0)[0] / 1e6
-                rate, found["cpu"] = self._lossless(lab, found["overload"] * 1e6)
-                found["lossless"] = rate / 1e6
+                delivered, sent, busy = self._offer(lab, "udp", 0)
+                found["overload"] = delivered / 1e6
+                found["cpu"] = (busy - sent * door) / max(delivered, 1) * 1e6
+                found["lossless"] = self._lossless(lab, delivered) / 1e6
             if "p50" in wanted:
                 found |= self._echo(lab, int(found["lossless"] * 5e5))
             if "syn" in wanted:
@@ -118,37 +119,47 @@ class Bench:
             raise HostError(f"wrk says {text}")
         return float(found[1]) / 1_000
 
-    def _offer(self, lab: Lab, kind: str, rate: int, seconds: float = 0.0) -> tuple[float, ...]:
-        """Offer frames; return those delivered and sent a second, and CPU seconds a packet.
-
-        What the kernel forwards in the generator's name, as its softirq, is not in there.
-        """
-        shape = lab.topology
-        seconds = seconds or self._seconds
-        mac = _next_hop(lab)
-        words = f"-m benchmarks.net.generator eth1 {mac} {shape.vip} {shape.port} {kind}"
-        before, busy = _received(lab), _busy_s()
-        told = json.loads(lab.shell("router", f"{sys.executable} {words} {rate} {seconds}"))
+    def _offer(
+        self, lab: Lab, kind: str, rate: int, seconds: float = 0.0
+    ) -> tuple[float, float, float]:
+        """Offer frames; return those delivered and sent a second, and how many CPUs were busy."""
+        before = _received(lab)
+        told = self._generate(lab, _next_hop(lab), f"{kind} {rate} {seconds or self._seconds}")
         time.sleep(0.2)
-        delivered = _received(lab) - before
-        spent = _busy_s() - busy - told["cpu_s"]
-        took = told["seconds"]
-        return delivered / took, told["sent"] / took, spent / max(delivered, 1)
+        told["delivered"] = _received(lab) - before
+        delivered, sent, busy = (
+            told[name] / told["seconds"] for name in ("delivered", "sent", "busy_s")
+        )
+        return delivered, sent, busy
 
-    def _lossless(self, lab: Lab, most: float) -> tuple[float, float]:
-        """Return the highest rate that is found without loss, and microseconds of CPU a packet."""
-        low, high, cpu = 0.0, 1.5 * most, 0.0
+    def _generate(self, lab: Lab, mac: str, words: str) -> dict[str, float]:
+        line = f"-m benchmarks.net.generator eth0 {mac} {lab.topology.vip} {lab.topology.port}"
+        told: dict[str, float] = json.loads(lab.shell("client", f"{sys.executable} {line} {words}"))
+        return told
+
+    def _cost_of_the_way(self, lab: Lab) -> float:
+        """Return CPU seconds that a packet takes to a director who drops it at once."""
+        hook = 'type filter hook ingress device "eth0" priority 0; policy drop;'
+        lab.shell("director", f"nft 'table netdev door {{ chain in {{ {hook} }}; }}'")
+        mac = lab.shell("director", "cat /sys/class/net/eth0/address").strip()
+        _receive_by_napi(lab)
+        told = self._generate(lab, mac, f"udp 0 {self._seconds}")
+        lab.shell("director", "nft delete table netdev door")
+        return told["busy_s"] / told["sent"]
+
+    def _lossless(self, lab: Lab, most: float) -> float:
+        """Return the highest rate a second that is found without loss."""
+        low, high = 0.0, 1.5 * most
         for _ in range(_STEPS):
             rate = (low + high) / 2
-            delivered, sent, spent = self._offer(lab, "udp", int(rate))
+            delivered, sent, _ = self._offer(lab, "udp", int(rate))
             if delivered >= sent * (1 - _LOSS):
-                low, cpu = delivered, spent
-                high = max(high, rate)
+                low = delivered
                 if sent < rate * 0.9:  # the generator has reached its end
                     break
             else:
                 high = rate
-        return low, cpu * 1e6
+        return low
 
     def _echo(self, lab: Lab, load: int) -> dict[str, float]:
         shape = lab.topology
@@ -156,13 +167,13 @@ class Bench:
             self._subject.mode in ("dr", "tun", "l3dsr") or self._subject.name == "routing"
         )
         address = shape.vip if vip_is_there else shape.servers["rs1"]
-        port = ECHO_PORT if self._subject.name == "routing" else port_of(lab, ECHO_PORT)
+        port = port_of(lab, ECHO_PORT)
         lab.spawn("rs1", [sys.executable, "-c", _ECHO, address, str(port)], "echo.log")
         seconds = self._seconds + 1
-        words = f"-m benchmarks.net.generator eth1 {_next_hop(lab)} {shape.vip} {shape.port} udp"
+        words = f"-m benchmarks.net.generator eth0 {_next_hop(lab)} {shape.vip} {shape.port} udp"
         time.sleep(0.3)
         flood = lab.spawn(
-            "router", [sys.executable, *words.split(), str(load), str(seconds)], "load"
+            "client", [sys.executable, *words.split(), str(load), str(seconds)], "load"
         )
         time.sleep(0.5)
         path = pathlib.Path(lab.folder, "ping.py")
@@ -173,35 +184,27 @@ class Bench:
         return {name: told[name] for name in ("p50", "p99", "p999")}
 
 
-def _iperf_port(lab: Lab) -> int:
-    return lab.topology.server_port + 1_000
-
-
 def _next_hop(lab: Lab) -> str:
     """Return the MAC that the router sends the VIP's packets to."""
     vip = lab.topology.vip
-    lab.shell("router", f"ping -c 1 -W 1 {vip} >/dev/null; true")
-    words = lab.shell("router", f"ip neigh show {vip}").split()
+    lab.shell("client", f"ping -c 1 -W 1 {vip} >/dev/null; true")
+    words = lab.shell("client", f"ip neigh show {vip}").split()
     if "lladdr" not in words:
         raise HostError(f"nobody answers for {vip}")
-    # Live frames enter where NAPI runs: with GRO on.
-    lab.shell("switch", f"{sys.executable} -m benchmarks.net.gro router.eth1")
+    _receive_by_napi(lab)
     return words[words.index("lladdr") + 1]
+
+
+def _receive_by_napi(lab: Lab) -> None:
+    """Have live frames taken: they enter where NAPI runs, with GRO on."""
+    lab.shell("director", f"{sys.executable} -m benchmarks.net.gro eth0")
 
 
 def _drop_at_the_end(lab: Lab) -> None:
     """Have the real server drop the flood as early as it can: its own stack is not the subject."""
-    rule = f"ip length < {_SMALL} meta l4proto {{ udp, tcp, ipip }} drop"
-    hook = 'type filter hook ingress device "eth0" priority 0;'
-    lab.shell("rs1", f"nft 'table netdev sink {{ chain in {{ {hook} {rule}; }}; }}'")
+    lab.spawn("rs1", [sys.executable, "-m", "benchmarks.net.sink", "eth0", str(_SMALL)], "sink.log")
+    lab.await_text("sink.log", "ready")
 
 
 def _received(lab: Lab) -> int:
     return int(lab.shell("rs1", "cat /sys/class/net/eth0/statistics/rx_packets"))
-
-
-def _busy_s() -> float:
-    """Return how long all processors together have been busy."""
-    words = pathlib.Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
-    user, nice, system, _, _, irq, softirq, *_ = map(int, words)
-    return (user + nice + system + irq + softirq) / 100

@@ -7,11 +7,17 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from pylvs.lab.build import Lab
-from pylvs.lab.topology import bracketed, topology
+from pylvs.lab.topology import Interface, Node, Topology, bracketed
 
 PACKETS: Final = frozenset({"overload", "lossless", "syn", "cpu", "p50", "p99", "p999"})
 STREAMS: Final = frozenset({"bulk", "keepalive", "closing"})
 ECHO_PORT: Final = 81
+CLIENT: Final = "10.133.146.1"
+_SERVER: Final = "192.168.79.129"
+_SIDE: Final = (
+    Interface("eth1", "side", "192.168.80.1/24"),
+    Interface("eth1", "side", "192.168.80.2/24"),
+)
 
 
 class Subject(NamedTuple):
@@ -34,7 +40,7 @@ def _server(lab: Lab) -> str:
     return next(iter(lab.topology.servers.values()))
 
 
-def _pylvs(mode: str) -> Subject:
+def _pylvs(mode: str, *options: str) -> Subject:
     def start(lab: Lab) -> None:
         shape = lab.topology
         words = shape.director_arguments()
@@ -55,9 +61,10 @@ def _pylvs(mode: str) -> Subject:
         rules.write_text("\n".join(lines) + "\n", encoding="ascii")
         local = ["--local", shape.local] if shape.local else []
         room = ["--connections", "4194304"]
-        lab.start_director([*words[:begin], *local, *room, "--rules", str(rules)])
+        lab.start_director([*words[:begin], *local, *room, *options, "--rules", str(rules)])
 
-    return Subject(f"pylvs {mode}", mode, start)
+    name = " ".join(["pylvs", mode, *options]).replace("--driver ", "")
+    return Subject(name, mode, start)
 
 
 def _dnat(lab: Lab) -> None:
@@ -151,6 +158,7 @@ SUBJECTS: Final = (
     Subject(REFERENCE, "nat", _dnat, lacks=_without("nft", "nftables")),
     Subject("routing", "nat", _routing, PACKETS),
     *map(_pylvs, ("nat", "dr", "tun", "l3dsr", "fullnat")),
+    *(_pylvs(mode, "--driver", "xdp") for mode in ("nat", "dr", "tun")),
     Subject("haproxy", "nat", _haproxy, STREAMS, _without("haproxy", "haproxy")),
     Subject("nginx stream", "nat", _nginx, STREAMS, _without_stream),
     Subject("plain python", "nat", _plain, frozenset({"overload", "lossless", "cpu"})),
@@ -158,4 +166,26 @@ SUBJECTS: Final = (
 
 
 def lab_of(subject: Subject) -> Lab:
-    return Lab(topology(subject.mode))
+    """Return a lab of three, wired in a triangle: bridges would take more time than forwarding.
+
+    client -- director -- rs1, and back from rs1 to the client where servers answer on their own
+    """
+    back = f"{_SERVER[:-3]}1"
+    answers_itself = subject.mode in ("dr", "tun", "l3dsr")
+    client = Node("client", (Interface("eth0", "front", f"{CLIENT}/24"), _SIDE[0]))
+    ends = Interface("eth0", "front", "10.133.146.2/24"), Interface("eth1", "back", f"{back}/24")
+    server = Interface("eth0", "back", f"{_SERVER}/24")
+    real = Node("rs1", (server, _SIDE[1]), _SIDE[0].address[:-3] if answers_itself else back)
+    nodes = (client, Node("director", ends, CLIENT), real)
+    kept = subject.mode in ("dr", "tun", "l3dsr") or subject.name == "routing"
+    shape = Topology(
+        subject.mode,
+        nodes,
+        "10.133.146.47",
+        80,
+        80 if kept else 8080,
+        {"rs1": _SERVER},
+        f"{_SERVER[:-3]}212" if subject.mode == "fullnat" else "",
+        wired=True,
+    )
+    return Lab(shape)

@@ -37,8 +37,9 @@ from pylvs.control.network.watch import Network
 from pylvs.control.reload import reload
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
-from pylvs.drivers.packet_ring import PacketRings
+from pylvs.drivers.filter import Filter
 from pylvs.drivers.pcap import Writer
+from pylvs.drivers.rings import Rings
 from pylvs.drivers.tracer import Tracer
 from pylvs.drivers.tuntap import TunTap
 from pylvs.engine.director import OWN_MEMORY, Director
@@ -105,7 +106,8 @@ class Daemon:
         self._control = pathlib.Path(options.control or instance.directory / CONTROL)
         self.groups = Groups()
         self._undo.callback(self.groups.close)
-        self.claims = None if self.hosted else claims.Claims()
+        self.filter = None if self.hosted else self._open_filter()
+        self.claims = None if self.hosted else claims.Claims(self.filter)
         if self.claims is not None:
             self.claims.clear()  # what a director that crashed may have left
             self._undo.callback(self.claims.clear)
@@ -114,7 +116,7 @@ class Daemon:
         self._undo.callback(self.driver.close)
         if options.trace:
             self.driver = Tracer(self.driver, Writer(self._open_trace(options.trace)))
-        system.keep_capabilities()
+        system.keep_capabilities(system.NEEDED_FOR_BPF if self.filter else system.NEEDED)
         begin = linux.page_up(OWN_MEMORY)
         reservation = linux.Reservation(begin + self.driver.memory_size)
         self.director = Director(
@@ -137,7 +139,7 @@ class Daemon:
             self._undo.callback(self.network.stop)
             self.network.on_change = self._network_changed
             self.network.on_loss = self._interface_lost
-            assert isinstance(driver, PacketRings)
+            assert isinstance(driver, Rings)
             self.network.on_return = lambda port: self._interface_returned(driver, port)
             self.engine.on_wants = self.network.ask
             self.network.start()
@@ -173,12 +175,27 @@ class Daemon:
         for name, value in self.stated.settings.items():
             settings.apply(state, name, value)
 
+    def _open_filter(self) -> Filter | None:
+        xdp = self.place.driver == "xdp"
+        try:
+            opened = Filter(xdp)
+        except OSError as error:
+            if not xdp:
+                log.info("no bpf (%s): nftables alone keeps the host off", error.strerror)
+                return None
+            raise HostError(
+                f"--driver xdp needs bpf, and the kernel says: {error.strerror}; run as root or "
+                "with CAP_BPF and CAP_NET_ADMIN, or use --driver packet"
+            ) from None
+        self._undo.callback(opened.close)
+        return opened
+
     def _open_driver(self) -> Driver:
         if self.place.tap:
             return TunTap(self.place.tap, layer=2)
         if self.place.tun:
             return TunTap(self.place.tun, layer=3)
-        return PacketRings(self.place.interfaces, SEGMENTS_LIMIT)
+        return Rings(self.place.interfaces, SEGMENTS_LIMIT, self.filter)
 
     def _open_trace(self, path: str) -> IO[bytes]:
         try:
@@ -238,9 +255,13 @@ class Daemon:
     def _interface_lost(self, port: int) -> None:
         log.warning("interface %s was deleted; waiting for it", self.driver.ports[port].name)
 
-    def _interface_returned(self, rings: PacketRings, port: int) -> None:
+    def _interface_returned(self, rings: Rings, port: int) -> None:
         self.claim_again()
-        self.engine.call(lambda: rings.rebind(port))
+        try:
+            self.engine.call(lambda: rings.rebind(port))
+        except (OSError, HostError) as error:
+            log.error("interface %s is back and cannot be used: %s", rings.ports[port].name, error)
+            return
         log.warning("interface %s is back", rings.ports[port].name)
         self.engine.announce(again=True)
 

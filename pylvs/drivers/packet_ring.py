@@ -12,7 +12,7 @@ block is full or its timeout ends, and that wait starves TCP's clock.
 import os
 import socket
 import struct
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from pylvs.drivers import linux
 from pylvs.drivers.base import Port
 from pylvs.errors import HostError
 from pylvs.frames import HEADROOM
-from pylvs.jit import compiled, door, records
+from pylvs.jit import compiled
 from pylvs.wire.memory import (
     load_native_u16,
     load_native_u32,
@@ -35,6 +35,7 @@ SLOT_SIZE: Final = 17 * 4_096 - 64
 SLOTS_PER_BLOCK: Final = 15
 BLOCK_SIZE: Final = 255 * 4_096  # the kernel rounds a block up to a power of two pages
 BLOCKS: Final = 68  # 1,020 slots, 71 MB an interface
+RING_SIZE: Final = BLOCKS * BLOCK_SIZE
 SEND_BUFFER: Final = 16 << 20
 
 RING: Final = np.dtype(
@@ -43,6 +44,7 @@ RING: Final = np.dtype(
         ("begin", np.int64),  # of the ring in memory
         ("slots", np.int64),
         ("next", np.int64),  # slot that is filled next
+        ("xdp", np.int64),  # the XDP socket that sends by the same interface, or NONE
     ],
     align=True,
 )
@@ -54,13 +56,12 @@ def _slot_at(ring, slot):
 
 
 @compiled
-def receive_from(memory, rings, port, frames, count, limit, segments_left):
+def receive_from(memory, ring, port, frames, count, limit, segments_left):
     """Take what waits in one ring into ``frames[count .. limit]``; return the new count.
 
     Frames that stand for many segments are taken only as far as ``segments_left`` reaches, because
     a tunnel must cut them and the batch has room for so many (the second value returned).
     """
-    ring = rings[port]
     while count < limit:
         at = _slot_at(ring, ring.next)
         status = load_native_u32(memory, at + linux.RING_STATUS)
@@ -111,141 +112,42 @@ def _store_offloads(memory, frame):
 
 
 @compiled
-def send_leaving(memory, address, rings, frames, leaving):
-    """Send what leaves, in order, from where it lies; return how many the kernel refused.
+def send(memory, address, ring, frame):
+    """Send a frame from where it lies; return whether the kernel took it.
 
     ``address`` is where ``memory`` begins in the process.
     """
-    refused = 0
-    for k in range(leaving):
-        frame = frames[frames[k].leaves]
-        _store_offloads(memory, frame)
-        sent = linux.sendto(
-            rings[frame.port_out].descriptor,
-            address + frame.offset - linux.VNET_SIZE,
-            frame.length + linux.VNET_SIZE,
-            linux.MSG_DONTWAIT,
-            0,
-            0,
-        )
-        if sent < 0:
-            refused += 1
-    return refused
+    _store_offloads(memory, frame)
+    begin, size = address + frame.offset - linux.VNET_SIZE, frame.length + linux.VNET_SIZE
+    return linux.sendto(ring.descriptor, begin, size, linux.MSG_DONTWAIT, 0, 0) >= 0
 
 
 @compiled
-def release_slots(memory, frames, count):
-    """Give the first ``count`` frames' slots back to the kernel."""
-    for row in range(count):
-        store_native_u32(memory, frames[row].slot + linux.RING_STATUS, linux.STATUS_KERNEL)
+def release(memory, slot):
+    """Give a slot back to the kernel."""
+    store_native_u32(memory, slot + linux.RING_STATUS, linux.STATUS_KERNEL)
 
 
-@compiled
-def receive_all(memory, rings, frames, limit, segments):
-    """Take what waits in all rings; a ring that is always full leaves room for the others."""
-    count = 0
-    left = segments
-    for port in range(rings.size):
-        share = limit if port == rings.size - 1 else count + (limit - count + 1) // 2
-        count, left = receive_from(memory, rings, port, frames, count, share, left)
-    return count
-
-
-@door
-def receive(memory, rings, frames, limit, segments):
-    return receive_all(memory, rings, frames, limit, segments)
-
-
-@door
-def transmit(memory, address, rings, frames, leaving):
-    return send_leaving(memory, address, rings, frames, leaving)
-
-
-@door
-def release(memory, frames, count):
-    release_slots(memory, frames, count)
-
-
-class PacketRings:
-    """One ring an interface, all in one reservation."""
-
-    def __init__(self, interfaces: list[str], segments: int) -> None:
-        self.ports: list[Port] = []
-        self.segments = segments
-        self.sockets: list[socket.socket] = []
-        try:
-            for name in interfaces:
-                self._open(name)
-        except BaseException:
-            self.close()
-            raise
-        self.rings = records(RING, len(interfaces))
-        self.memory_size = len(interfaces) * BLOCKS * BLOCK_SIZE
-        self.reservation: linux.Reservation | None = None
-
-    def _open(self, name: str) -> None:
-        try:
-            mac = _read_attribute(name, "address")
-            mtu = int(_read_attribute(name, "mtu"))
-            kind = int(_read_attribute(name, "type"))
-        except OSError:
-            known = ", ".join(sorted(os.listdir("/sys/class/net")))
-            raise HostError(f"interface {name} does not exist; there are {known}") from None
-        if kind != 1:
-            raise HostError(f"interface {name} is not Ethernet; --iface takes Ethernet interfaces")
-        try:
-            opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        except PermissionError:
-            raise HostError(
-                f"no permission to open a packet socket on {name}: run as root, or with "
-                "CAP_NET_RAW and CAP_NET_ADMIN, or in a user namespace of your own "
-                "(unshare --user --map-root-user --net)"
-            ) from None
-        self.sockets.append(opened)
-        address = int(mac.replace(":", ""), 16)
-        self.ports.append(Port(name, address, mtu, offloads=True))
-
-    def attach(self, reservation: linux.Reservation, begin: int) -> None:
-        """Make the rings and begin to receive; ``begin`` is a multiple of the page size."""
-        self.reservation = reservation
-        for row, (opened, port) in enumerate(zip(self.sockets, self.ports, strict=True)):
-            at = begin + row * BLOCKS * BLOCK_SIZE
-            _make_ring(opened, port.name)
-            reservation.map_file(opened.fileno(), at, BLOCKS * BLOCK_SIZE)
-            ring = self.rings[row]
-            ring["descriptor"] = opened.fileno()
-            ring["begin"] = at
-            ring["slots"] = BLOCKS * SLOTS_PER_BLOCK
-            opened.bind((port.name, linux.ETH_P_ALL))
-
-    def rebind(self, port: int) -> None:
-        """Go on with the interface that has the port's name now; raises OSError."""
-        self.sockets[port].bind((self.ports[port].name, linux.ETH_P_ALL))
-
-    def receive(self, frames: Any, limit: int) -> int:
-        assert self.reservation is not None
-        return int(receive(self.reservation.array, self.rings, frames, limit, self.segments))
-
-    def transmit(self, frames: Any, leaving: int) -> int:
-        assert self.reservation is not None
-        memory, address = self.reservation.array, self.reservation.address
-        return int(transmit(memory, address, self.rings, frames, leaving))
-
-    def release(self, frames: Any, count: int) -> None:
-        assert self.reservation is not None
-        release(self.reservation.array, frames, count)
-
-    def descriptors(self) -> list[int]:
-        return [opened.fileno() for opened in self.sockets]
-
-    def clear_errors(self) -> None:
-        """Take the pending error from every socket (ENETDOWN, told once when a link goes down)."""
-        for opened in self.sockets:
-            opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-    def close(self) -> None:
-        for opened in self.sockets:
-            opened.close()
+def open_socket(name: str) -> tuple[socket.socket, Port]:
+    """Return a packet socket that hears nothing yet, and what its interface is like."""
+    try:
+        mac = _read_attribute(name, "address")
+        mtu = int(_read_attribute(name, "mtu"))
+        kind = int(_read_attribute(name, "type"))
+    except OSError:
+        known = ", ".join(sorted(os.listdir("/sys/class/net")))
+        raise HostError(f"interface {name} does not exist; there are {known}") from None
+    if kind != 1:
+        raise HostError(f"interface {name} is not Ethernet; --iface takes Ethernet interfaces")
+    try:
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except PermissionError:
+        raise HostError(
+            f"no permission to open a packet socket on {name}: run as root, or with "
+            "CAP_NET_RAW and CAP_NET_ADMIN, or in a user namespace of your own "
+            "(unshare --user --map-root-user --net)"
+        ) from None
+    return opened, Port(name, int(mac.replace(":", ""), 16), mtu, offloads=True)
 
 
 def _read_attribute(name: str, attribute: str) -> str:
@@ -253,7 +155,8 @@ def _read_attribute(name: str, attribute: str) -> str:
         return file.read().strip()
 
 
-def _make_ring(opened: socket.socket, name: str) -> None:
+def make_ring(opened: socket.socket, name: str) -> None:
+    """Make the socket's ring, of ``RING_SIZE`` bytes."""
     options = (
         (linux.PACKET_VERSION, linux.TPACKET_V2),
         (linux.PACKET_VNET_HDR, 1),
@@ -268,7 +171,7 @@ def _make_ring(opened: socket.socket, name: str) -> None:
     try:
         opened.setsockopt(linux.SOL_PACKET, linux.PACKET_RX_RING, request)
     except OSError as error:
-        size = BLOCKS * BLOCK_SIZE >> 20
+        size = RING_SIZE >> 20
         raise HostError(
             f"the kernel does not give {size} MiB for the ring of {name}: {error.strerror}"
         ) from None

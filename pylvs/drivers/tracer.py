@@ -1,6 +1,6 @@
 """A driver around another: every frame in and out goes into a capture as well.
 
-Tracer(PacketRings([...]), Writer(file))        what ``pylvs run --trace FILE`` does
+Tracer(Rings([...]), Writer(file))              what ``pylvs run --trace FILE`` does
 """
 
 import time

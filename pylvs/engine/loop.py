@@ -5,8 +5,8 @@
         a bounded slice of expiry
         nothing there? poll(2)
 
-On packet rings the whole loop is compiled and comes back to Python only for a reason (``Event``);
-other drivers breathe in Python, by the same steps.
+On real interfaces the whole loop is compiled and comes back to Python only for a reason
+(``Event``); other drivers breathe in Python, by the same steps.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pylvs.drivers import linux, packet_ring
+from pylvs.drivers import linux, rings
 from pylvs.drivers.base import Driver
 from pylvs.engine.director import (
     NEW_BATCH,
@@ -72,7 +72,7 @@ def _read_clock(clock):
 
 
 @door
-def breathe_on_rings(world, memory, frames, rings, pollfds, clock, loop):
+def breathe_on_rings(world, memory, frames, packets, sockets, umem, pollfds, clock, loop):
     """Breathe until something needs Python; return the ``Event``."""
     tables = world[0]
     state = loop[0]
@@ -83,16 +83,20 @@ def breathe_on_rings(world, memory, frames, rings, pollfds, clock, loop):
             if state.doorbell:
                 return Event.DOORBELL
             state.now_ms = _read_clock(clock)
-            count = packet_ring.receive_all(memory, rings, frames, BATCH_SIZE, SEGMENTS_LIMIT)
+            count = rings.receive_all(
+                memory, packets, sockets, umem, frames, BATCH_SIZE, SEGMENTS_LIMIT
+            )
             state.count = count
         if count or director.held_count or director.soliciting:
             state.row = direct(world, memory, frames, count, state.row, state.now_ms)
             if state.row < count:
                 return Event.ASK
             leaving = director.leaving
-            refused = packet_ring.send_leaving(memory, state.address, rings, frames, leaving)
+            refused = rings.send_leaving(
+                memory, state.address, packets, sockets, umem, frames, leaving
+            )
             tables.reasons[Reason.SEND_FAILED] += refused
-            packet_ring.release_slots(memory, frames, count)
+            rings.release_slots(memory, umem, frames, count)
             state.row = NEW_BATCH
         else:
             begin_batch(tables)
@@ -190,8 +194,9 @@ class Engine:
                 future.set_exception(error)
 
     def _run(self) -> None:
+        linux.wake_at_once()
         try:
-            if isinstance(self.driver, packet_ring.PacketRings):
+            if isinstance(self.driver, rings.Rings):
                 self._run_compiled(self.driver)
             else:
                 self._run_plain()
@@ -201,20 +206,19 @@ class Engine:
             self._breathing = False
         self._answer_calls()
 
-    def _run_compiled(self, driver: packet_ring.PacketRings) -> None:
-        descriptors = [self._doorbell, *driver.descriptors()]
-        pollfds = records(linux.POLLFD, len(descriptors))
-        pollfds["fd"] = descriptors
-        pollfds["events"] = linux.POLLIN
+    def _run_compiled(self, driver: rings.Rings) -> None:
+        pollfds = self._pollfds(driver)
         clock = np.zeros(2, np.int64)
         tables, frames = self.director.tables, self.director.frames
         memory = self._reservation.array
         while not self._stopping:
+            places = driver.rings, driver.sockets, driver.umem
             event = breathe_on_rings(
-                tables.all, memory, frames, driver.rings, pollfds, clock, self._loop
+                tables.all, memory, frames, *places, pollfds, clock, self._loop
             )
             if event == Event.DOORBELL:
                 self._answer_calls()
+                pollfds = self._pollfds(driver)  # one may be another now
             elif event == Event.ASK:
                 self.director.ask(int(self._loop[0]["row"]))
             elif event == Event.WANTS:
@@ -222,6 +226,13 @@ class Engine:
             else:
                 driver.clear_errors()
                 time.sleep(IDLE_MS / 1_000)  # until the interface is up again there is no more
+
+    def _pollfds(self, driver: rings.Rings) -> Any:
+        descriptors = [self._doorbell, *driver.descriptors()]
+        pollfds = records(linux.POLLFD, len(descriptors))
+        pollfds["fd"] = descriptors
+        pollfds["events"] = linux.POLLIN
+        return pollfds
 
     def _run_plain(self) -> None:
         poller = select.poll()

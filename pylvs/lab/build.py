@@ -87,18 +87,13 @@ class Lab:
         """Build the network and prepare the real servers; nothing runs in it yet."""
         require_tools()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._add_namespace("switch")
-        # A switch does not read IP; unless told so, the bridge drops malformed packets itself.
-        for family in ("iptables", "arptables"):
-            setting = f"/proc/sys/net/bridge/bridge-nf-call-{family}"
-            self.shell("switch", f"[ ! -e {setting} ] || echo 0 > {setting}")
-        for lan in self.topology.lans:
-            ip("-n", self.namespace("switch"), "link", "add", lan, "type", "bridge")
-            ip("-n", self.namespace("switch"), "link", "set", lan, "up")
         for node in self.topology.nodes:
             self._add_namespace(node.name)
-            for interface in node.interfaces:
-                self._plug(node.name, interface.name, interface.lan, interface.address)
+        if self.topology.wired:
+            self._wire()
+        else:
+            self._switch()
+        for node in self.topology.nodes:
             if node.gateway:
                 space = self.namespace(node.name)
                 ip("-n", space, "route", "replace", "default", "via", node.gateway)
@@ -123,26 +118,40 @@ class Lab:
             self.shell(node, f"echo 0 > /proc/sys/net/ipv6/conf/{which}/accept_dad")
         ip("-n", space, "link", "set", "lo", "up")
 
-    def _plug(self, node: str, interface: str, lan: str, address: str) -> None:
-        space, switch = self.namespace(node), self.namespace("switch")
-        far = f"{node}.{interface}"
-        ip(
-            "-n",
-            space,
-            "link",
-            "add",
-            interface,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            far,
-            "netns",
-            switch,
-        )
-        ip("-n", switch, "link", "set", far, "master", lan, "up")
+    def _wire(self) -> None:
+        for (node, one), (other, far) in self.topology.wires:
+            words = [one.name, "type", "veth", "peer", "name", far.name]
+            space = self.namespace(node.name)
+            ip("-n", space, "link", "add", *words, "netns", self.namespace(other.name))
+            self._set_up(node.name, one.name, one.address)
+            self._set_up(other.name, far.name, far.address)
+
+    def _set_up(self, node: str, interface: str, address: str) -> None:
+        space = self.namespace(node)
         ip("-n", space, "address", "add", address, "dev", interface)
         ip("-n", space, "link", "set", interface, "up")
+
+    def _switch(self) -> None:
+        """Plug every interface into the bridge of its LAN, in a namespace of their own."""
+        self._add_namespace("switch")
+        # A switch does not read IP; unless told so, the bridge drops malformed packets itself.
+        for family in ("iptables", "arptables"):
+            setting = f"/proc/sys/net/bridge/bridge-nf-call-{family}"
+            self.shell("switch", f"[ ! -e {setting} ] || echo 0 > {setting}")
+        switch = self.namespace("switch")
+        for lan in self.topology.lans:
+            ip("-n", switch, "link", "add", lan, "type", "bridge")
+            ip("-n", switch, "link", "set", lan, "up")
+        for node in self.topology.nodes:
+            for one in node.interfaces:
+                self._plug(node.name, one.name, one.lan, one.address)
+
+    def _plug(self, node: str, interface: str, lan: str, address: str) -> None:
+        switch, far = self.namespace("switch"), f"{node}.{interface}"
+        words = [interface, "type", "veth", "peer", "name", far, "netns", switch]
+        ip("-n", self.namespace(node), "link", "add", *words)
+        ip("-n", switch, "link", "set", far, "master", lan, "up")
+        self._set_up(node, interface, address)
 
     def shell(self, node: str, line: str) -> str:
         """Run one shell line in a node; raises HostError with what it said."""

@@ -40,6 +40,13 @@ class Topology:
     server_port: int
     servers: dict[str, str] = field(default_factory=dict)  # node name -> RIP
     local: str = ""  # what the director sends from, by full NAT
+    wired: bool = False  # two interfaces a LAN, and no switch between them
+
+    @property
+    def wires(self) -> list[list[tuple[Node, Interface]]]:
+        """Return the two ends of every wire."""
+        ends = [(node, one) for node in self.nodes for one in node.interfaces]
+        return [[end for end in ends if end[1].lan == lan] for lan in self.lans]
 
     @property
     def lans(self) -> list[str]:

@@ -85,6 +85,24 @@ def store_native_u32(memory, at, value):
 
 
 @compiled
+def load_native_u64(memory, at):
+    """Return a native word below 2**63."""
+    return int64(memory[at : at + 8].view(np.uint64)[0])
+
+
+@compiled
+def store_native_u64(memory, at, value):
+    memory[at : at + 8].view(np.uint64)[0] = value
+
+
+@compiled
+def copy_words(memory, to, at, size):
+    """Copy likewise, and up to seven bytes more."""
+    for i in range(0, size, 8):
+        store_native_u64(memory, to + i, load_native_u64(memory, at + i))
+
+
+@compiled
 def copy(memory, to, at, size):
     """Copy ``size`` bytes from ``at`` to ``to``; the two ranges do not overlap."""
     for i in range(size):  # a slice assignment would allocate a copy in between

@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.net import bpf, report
+from benchmarks.net import pace, report
 from benchmarks.net.generator import _varied, frame_of
+from pylvs.drivers import bpf
 from pylvs.lab.capture import faults
 
 MAC = "02:00:00:00:00:01"
@@ -24,17 +25,16 @@ def test_frames_are_right_however_they_vary(kind):
 
 
 def test_the_kernel_takes_the_programs():
+    if os.geteuid():
+        pytest.skip("only root may load them")
+    try:
+        state = bpf.Map(bpf.ARRAY, 4, pace.STATE.size, 1)
+    except PermissionError:
+        pytest.skip("no bpf here")
     for kind in ("udp", "syn"):
         frame, spreads = frame_of("lo", MAC, "192.0.2.10", 80, kind)
-        program = bpf.assemble(frame, spreads)
-        assert len(program) % 8 == 0
-        if os.geteuid():
-            pytest.skip("only root may load them")
-        try:
-            descriptor = bpf.load(program)
-        except PermissionError:
-            pytest.skip("no bpf here")
-        os.close(descriptor)
+        os.close(bpf.load(pace.assemble(frame, spreads, state.descriptor)))
+    state.close()
 
 
 def test_what_the_kernel_does_not_take_is_told_with_its_words():

@@ -73,7 +73,7 @@ class Recorder:
 
 @pytest.fixture
 def claims():
-    made = Claims(Recorder())
+    made = Claims(nftables=Recorder())
     made.replace(["eth0"], {}, frozenset())
     made._nftables.texts.clear()
     return made

@@ -145,7 +145,7 @@ def test_what_they_claim_of_the_host():
 
 
 def test_a_prefix_gets_its_sets_with_its_first_service_and_keeps_them():
-    claims = Claims(Recorder())
+    claims = Claims(nftables=Recorder())
     claims.replace(["eth0"], {}, frozenset())
     one, other = (services_of([f"-A -t 10.{n}.0.0/16:80 -s rr"]) for n in (1, 2))
     for stated in (one, other):

@@ -35,7 +35,7 @@ def rules(lab, scheduler="rr", weights=(1, 1)):
     return "\n".join(lines) + "\n"
 
 
-def start_director(lab, text):
+def start_director(lab, text, *options):
     path = lab.folder / "rules"
     path.write_text(text, encoding="ascii")
     ports = [
@@ -46,7 +46,7 @@ def start_director(lab, text):
     ]
     words = [word for port in ports for word in ("--iface", port)]
     words += ["--local", lab.topology.local] if lab.topology.local else []
-    lab.start_director([*words, "--rules", str(path)])
+    lab.start_director([*words, *options, "--rules", str(path)])
 
 
 def start_stations(lab):
@@ -68,13 +68,16 @@ def ask(lab, action, *arguments):
 
 
 MODES = ("nat", "dr", "tun", "fullnat")
-KINDS = [(mode, version) for version in (4, 6) for mode in MODES] + [("l3dsr", 4)]
+DRIVERS = ("packet", "xdp")
+KINDS = [(mode, version, "packet") for version in (4, 6) for mode in MODES]
+KINDS += [("l3dsr", 4, "packet"), *((mode, 4, "xdp") for mode in MODES), ("nat", 6, "xdp")]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind[0]}-ipv{kind[1]}")
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "{}-ipv{}-{}".format(*kind))
 def lab(request):
-    with Lab(topology(*request.param)) as built:
+    mode, version, driver = request.param
+    with Lab(topology(mode, version)) as built:
         start_stations(built)
-        start_director(built, rules(built))
+        start_director(built, rules(built), "--driver", driver)
         yield built
         built.stop_director()

@@ -10,7 +10,7 @@ import pytest
 
 from pylvs.lab.build import Lab
 from pylvs.lab.topology import topology
-from tests.lab.conftest import KINDS, ask, rules, start_director, start_stations
+from tests.lab.conftest import DRIVERS, KINDS, ask, rules, start_director, start_stations
 
 MEGABYTE = 1_000_000
 
@@ -80,15 +80,15 @@ def test_weights_are_kept_to_exactly(mode):
     assert (answers.count("rs1"), answers.count("rs2")) == (3, 9)
 
 
-@pytest.mark.parametrize(("mode", "version"), KINDS)
-def test_tcpdump_finds_every_checksum_right(mode, version):
+@pytest.mark.parametrize(("mode", "version", "driver"), KINDS)
+def test_tcpdump_finds_every_checksum_right(mode, version, driver):
     if not shutil.which("tcpdump"):
         pytest.skip("tcpdump is not installed")
     with Lab(topology(mode, version)) as lab:
         start_stations(lab)
         for node in ("client", *lab.topology.servers):
             lab.shell(node, f"{sys.executable} -m pylvs.lab.offloads eth0")
-        start_director(lab, rules(lab))
+        start_director(lab, rules(lab), "--driver", driver)
         dump = ["tcpdump", "-Z", "root", "-U", "--immediate-mode", "-i", "eth0", "ip or ip6", "-w"]
         recorders = [
             lab.spawn(node, [*dump, f"{lab.folder}/{node}.pcap"], f"{node}.dump")
@@ -112,13 +112,14 @@ def test_tcpdump_finds_every_checksum_right(mode, version):
         lab.stop_director()
 
 
-def test_a_vip_that_is_the_hosts_own_is_claimed_too():
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_vip_that_is_the_hosts_own_is_claimed_too(driver):
     """ip_forward=1 and a local VIP: no reset from the host, and its other ports stay its own."""
     with Lab(topology("nat")) as lab:
         start_stations(lab)
         lab.shell("director", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         lab.shell("director", f"ip address add {lab.topology.vip}/32 dev lo")
-        start_director(lab, rules(lab))
+        start_director(lab, rules(lab), "--driver", driver)
         assert ask(lab, "upload", 1000)[0].startswith("same")
         assert (
             lab.shell("client", f"ping -c1 -W2 {lab.topology.vip} >/dev/null && echo up").strip()
@@ -134,16 +135,18 @@ def test_a_vip_that_is_the_hosts_own_is_claimed_too():
         lab.stop_director()
 
 
-def test_nothing_is_left_of_a_director_that_was_killed():
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_nothing_is_left_of_a_director_that_was_killed(driver):
     if not shutil.which("nft"):
         pytest.skip("nft is not installed")
     with Lab(topology("dr")) as lab:
         start_stations(lab)
-        start_director(lab, rules(lab))
+        start_director(lab, rules(lab), "--driver", driver)
         lab.director.kill()
         lab.director.wait(5)
         assert "pylvs" in lab.shell("director", "nft list tables")
-        start_director(lab, rules(lab))
+        assert "xdp" not in lab.shell("director", "ip link show eth0")
+        start_director(lab, rules(lab), "--driver", driver)
         assert ask(lab, "upload", 1)[0].startswith("same")
         lab.stop_director()
         assert lab.shell("director", "nft list tables") == ""
@@ -189,11 +192,12 @@ def test_routes_macs_and_mtu_are_followed_live(lab):
     raise AssertionError(f"rs1 was not reached again: {last}")
 
 
-def test_an_interface_that_is_deleted_and_made_again_is_taken_up_again():
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_an_interface_that_is_deleted_and_made_again_is_taken_up_again(driver):
     """As when a container's network is plugged in anew; the other interface goes on meanwhile."""
     with Lab(topology("nat")) as lab:
         start_stations(lab)
-        start_director(lab, rules(lab))
+        start_director(lab, rules(lab), "--driver", driver)
         assert ask(lab, "upload", 1000)[0].startswith("same")
         for _ in range(2):
             lab.shell("director", "ip link del eth1")

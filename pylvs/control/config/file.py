@@ -214,6 +214,8 @@ def check_place(place: schema.Place, table: dict[ServiceKey, Service]) -> list[F
         faults.append(
             Fault("director.interfaces", f"{schema.PORTS_LIMIT} interfaces are the most there are")
         )
+    if place.driver != "auto" and not place.interfaces:
+        faults.append(Fault("director.driver", "is for interfaces; TAP and TUN have their own"))
     if place.tun and METHODS["dr"] in methods:
         faults.append(
             Fault("director.tun", "has no link layer: DR cannot work there; use nat or tun")

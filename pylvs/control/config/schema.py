@@ -76,7 +76,7 @@ class Place(Part):
     dip: str = ""
     gateway: str = ""
     local: list[str] = field(default_factory=list)  # addresses that fullnat sends from
-    driver: Literal["auto", "packet"] = "auto"
+    driver: Literal["auto", "packet", "xdp"] = "auto"
     connections: Annotated[int, Meta(ge=1, le=CONNECTIONS_LIMIT)] = 1 << 20
     control: str = ""
     api: str = ""

@@ -22,7 +22,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from pylvs.control.model import (
     ALL_PORTS,
@@ -343,14 +343,23 @@ _CLEAR: Final = "".join(
 )
 
 
+class Mirror(Protocol):
+    """Who else is to know what is claimed, and what is local: BPF programs."""
+
+    def replace(self, elements: Iterable[Element]) -> None: ...
+
+    def update(self, added: Iterable[Element], removed: Iterable[Element]) -> None: ...
+
+
 class Claims:
     """The tables in the host's nftables: made whole, kept up element by element, removed at last.
 
     The kernel takes 15 ms to replace a table, and well below one to change an element.
     """
 
-    def __init__(self, nftables: Nftables | None = None) -> None:
+    def __init__(self, mirror: Mirror | None = None, nftables: Nftables | None = None) -> None:
         self._nftables = nftables or Nftables()
+        self._mirror = mirror
         self._by_service: dict[Hashable, frozenset[Claim]] = {}
         self._users: Counter[Claim] = Counter()  # how many services claim it
         self._held: Counter[Element] = Counter()  # how many claims an element is of
@@ -385,6 +394,8 @@ class Claims:
             for number, claimed in self._by_service.items()
             if isinstance(number, int)
         ]
+        if self._mirror:
+            self._mirror.replace([*held, *addresses])
         self._by_service, self._users, self._held = by_service, users, held
         self._sets = {name for name, _ in held if _is_of_spans(name)}
         self.update(pending)
@@ -409,6 +420,8 @@ class Claims:
             _step(self._held, going, coming)
             _step(self._users, removed, added)
             raise
+        if self._mirror:
+            self._mirror.update(new_elements, old_elements)
         self._sets |= begun_sets
         self._by_service |= by_service
         for key, claims in by_service.items():

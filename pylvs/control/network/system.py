@@ -17,7 +17,10 @@ log = logging.getLogger("pylvs")
 
 CAP_NET_ADMIN: Final = 12  # nftables, TAP devices
 CAP_NET_RAW: Final = 13  # packet sockets
+CAP_IPC_LOCK: Final = 14  # memory that XDP sockets share with the kernel
+CAP_BPF: Final = 39  # programs for interfaces that come back
 NEEDED: Final = (CAP_NET_ADMIN, CAP_NET_RAW)
+NEEDED_FOR_BPF: Final = (*NEEDED, CAP_IPC_LOCK, CAP_BPF)
 
 _CAP_SETPCAP: Final = 8
 _PR_CAPBSET_DROP: Final = 24

@@ -1,0 +1,208 @@
+"""BPF: programs assembled in Python, loaded, run and attached.  No compiler, no library.
+
+    Program().load(4, R2, R1).jump_if("!=", R2, 1, "pass")...label("pass").set(R0, PASS).exit()
+
+Sources: linux/bpf.h, Documentation/bpf/standardization/instruction-set.rst, x86-64's numbers.
+"""
+
+import ctypes
+import os
+import struct
+from typing import Final, Self
+
+# fmt: off
+R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME_POINTER = range(11)
+
+# What a program of type XDP answers, and what it is given (struct xdp_md).
+XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
+CONTEXT_BEGIN, CONTEXT_END, CONTEXT_QUEUE = 0, 4, 16
+_CONTEXT_SIZE: Final = 24
+# Likewise of one that comes later, when packet sockets have their copy (struct __sk_buff).
+TC_NEXT, TC_DROP = -1, 2
+TC_CONTEXT_BEGIN, TC_CONTEXT_END = 76, 80
+
+# Helpers.
+MAP_LOOKUP: Final = 1
+TIME_NS: Final = 5
+RANDOM_U32: Final = 7
+REDIRECT_MAP: Final = 51
+
+HASH, ARRAY, SOCKETS = 1, 2, 17  # types of maps
+_NO_PREALLOCATION: Final = 1
+
+_SYSCALL: Final = 321
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
+_PROGRAM_LOAD, _PROGRAM_RUN, _LINK_CREATE = 5, 10, 28
+TYPE_TC, TYPE_XDP = 3, 6
+_ATTACHES: Final = {TYPE_TC: 46, TYPE_XDP: 37}  # BPF_TCX_INGRESS, BPF_XDP
+_LIVE_FRAMES: Final = 2
+_LIVE_BATCH: Final = 64
+_LOG_SIZE: Final = 1 << 16
+ATTACH_GENERIC, ATTACH_NATIVE = 2, 4  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
+
+_SIZES: Final = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
+_LOAD, _STORE_NUMBER, _STORE, _MEMORY = 0x01, 0x02, 0x03, 0x60
+_JUMP, _ARITHMETIC, _REGISTER = 0x05, 0x07, 0x08
+_OPERATORS: Final = {"+": 0x00, "-": 0x10, "&": 0x50, ">>": 0x70, "^": 0xA0, "=": 0xB0}
+_CONDITIONS: Final = {"==": 0x10, ">": 0x20, ">=": 0x30, "&": 0x40, "!=": 0x50, "<=": 0xB0}
+_CALL, _EXIT, _LOAD_MAP = 0x85, 0x95, 0x18
+_PSEUDO_MAP: Final = 1
+# fmt: on
+
+
+class Program:
+    """Instructions, one a call; jumps name labels that come later."""
+
+    def __init__(self) -> None:
+        self._code: list[bytes] = []
+        self._jumps: list[tuple[int, str]] = []
+        self._labels: dict[str, int] = {}
+
+    def _put(
+        self, code: int, to: int = 0, source: int = 0, offset: int = 0, number: int = 0
+    ) -> Self:
+        signed = (number + (1 << 31)) % (1 << 32) - (1 << 31)
+        self._code.append(struct.pack("<BBhi", code, to | source << 4, offset, signed))
+        return self
+
+    def load(self, size: int, to: int, source: int, offset: int = 0) -> Self:
+        """to = the ``size`` bytes at source + offset, as the machine orders them."""
+        return self._put(_LOAD | _MEMORY | _SIZES[size], to, source, offset)
+
+    def store(self, size: int, to: int, offset: int, source: int) -> Self:
+        return self._put(_STORE | _MEMORY | _SIZES[size], to, source, offset)
+
+    def store_number(self, size: int, to: int, offset: int, number: int) -> Self:
+        return self._put(_STORE_NUMBER | _MEMORY | _SIZES[size], to, 0, offset, number)
+
+    def compute(self, to: int, operator: str, number: int) -> Self:
+        """to = to operator number, of 64 bits; ``=`` sets it."""
+        return self._put(_ARITHMETIC | _OPERATORS[operator], to, number=number)
+
+    def compute_with(self, to: int, operator: str, source: int) -> Self:
+        return self._put(_ARITHMETIC | _REGISTER | _OPERATORS[operator], to, source)
+
+    def set(self, to: int, number: int) -> Self:
+        return self.compute(to, "=", number)
+
+    def copy(self, to: int, source: int) -> Self:
+        return self.compute_with(to, "=", source)
+
+    def load_map(self, to: int, descriptor: int) -> Self:
+        return self._put(_LOAD_MAP, to, _PSEUDO_MAP, 0, descriptor)._put(0)
+
+    def call(self, helper: int) -> Self:
+        return self._put(_CALL, number=helper)
+
+    def exit(self) -> Self:
+        return self._put(_EXIT)
+
+    def jump(self, label: str) -> Self:
+        self._jumps.append((len(self._code), label))
+        return self._put(_JUMP)
+
+    def jump_if(self, register: int, condition: str, number: int, label: str) -> Self:
+        self._jumps.append((len(self._code), label))
+        return self._put(_JUMP | _CONDITIONS[condition], register, number=number)
+
+    def jump_if_register(self, register: int, condition: str, other: int, label: str) -> Self:
+        self._jumps.append((len(self._code), label))
+        return self._put(_JUMP | _REGISTER | _CONDITIONS[condition], register, other)
+
+    def label(self, name: str) -> Self:
+        assert name not in self._labels
+        self._labels[name] = len(self._code)
+        return self
+
+    def assemble(self) -> bytes:
+        """Return the instructions, eight bytes each."""
+        code = list(self._code)
+        for at, label in self._jumps:
+            distance = struct.pack("<h", self._labels[label] - at - 1)
+            code[at] = code[at][:2] + distance + code[at][4:]
+        return b"".join(code)
+
+
+def _call(command: int, attributes: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), 128))
+    library = ctypes.CDLL(None, use_errno=True)
+    result = int(library.syscall(_SYSCALL, command, buffer, len(buffer)))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def load(program: bytes, kind: int = TYPE_XDP) -> int:
+    """Return a descriptor of a loaded program; raises OSError with what the verifier said."""
+    code = ctypes.create_string_buffer(program, len(program))
+    license_text = ctypes.create_string_buffer(b"MIT")
+    log = ctypes.create_string_buffer(_LOG_SIZE)
+    places = [ctypes.addressof(one) for one in (code, license_text, log)]
+    count = len(program) // 8
+    attributes = struct.pack("<IIQQIIQ", kind, count, *places[:2], 1, _LOG_SIZE, places[2])
+    try:
+        return _call(_PROGRAM_LOAD, attributes)
+    except OSError as error:
+        said = log.value.decode(errors="replace").strip()
+        raise OSError(error.errno, f"{error.strerror}: {said}") from None
+
+
+def attach(program: int, interface: int, kind: int = TYPE_XDP, how: int = 0) -> int:
+    """Have an interface run a program for what it receives, until the descriptor returned closes.
+
+    ``how`` is ``ATTACH_NATIVE`` or ``ATTACH_GENERIC`` for XDP's.  Raises OSError.
+    """
+    return _call(_LINK_CREATE, struct.pack("<IIII", program, interface, _ATTACHES[kind], how))
+
+
+class Map:
+    """A table shared with programs; keys and values are bytes of stated sizes."""
+
+    def __init__(self, kind: int, key_size: int, value_size: int, capacity: int) -> None:
+        how = _NO_PREALLOCATION if kind == HASH else 0
+        request = struct.pack("<IIIII", kind, key_size, value_size, capacity, how)
+        self.descriptor = _call(_MAP_CREATE, request)
+        self._value_size = value_size
+
+    def _do(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
+        place = ctypes.create_string_buffer(key, len(key))
+        there = ctypes.addressof(value) if value is not None else 0
+        _call(command, struct.pack("<IIQQQ", self.descriptor, 0, ctypes.addressof(place), there, 0))
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self._do(_MAP_UPDATE, key, ctypes.create_string_buffer(value, self._value_size))
+
+    def __getitem__(self, key: bytes) -> bytes:
+        value = ctypes.create_string_buffer(self._value_size)
+        try:
+            self._do(_MAP_LOOKUP, key, value)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+        return value.raw
+
+    def __delitem__(self, key: bytes) -> None:
+        try:
+            self._do(_MAP_DELETE, key, None)
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class LiveFrames:
+    """Has the kernel run a program on frames of its own, which the program may have it send."""
+
+    def __init__(self, program: int, interface: int, size: int) -> None:
+        self._frame = ctypes.create_string_buffer(size)
+        self._context = ctypes.create_string_buffer(struct.pack("<6I", 0, size, 0, interface, 0, 0))
+        self._program = program
+        self._size = size
+
+    def run(self, count: int) -> None:
+        """Run the program so often; raises OSError."""
+        frame, context = ctypes.addressof(self._frame), ctypes.addressof(self._context)
+        words = (self._program, 0, self._size, 0, frame, 0, count, 0, _CONTEXT_SIZE, 0, context, 0)
+        layout = "<IIIIQQIIIIQQIII"
+        _call(_PROGRAM_RUN, struct.pack(layout, *words, _LIVE_FRAMES, 0, _LIVE_BATCH))

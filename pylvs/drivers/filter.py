@@ -1,0 +1,239 @@
+"""A BPF program for each interface that knows at once what is claimed for the director.
+
+    to this station, TCP or UDP, whole, no options -> (side, protocol, address, port) claimed?
+        yes, for XDP sockets:    to the socket of its queue; nobody else sees it
+        yes, for packet rings:   dropped once they have their copy, as the host's nftables would,
+                                 in a tenth of the time
+        no:                      on to the host, and its nftables
+
+Everything else goes the usual way, where packet rings see it and nftables keep the host off it:
+ICMP, ARP, fragments, other stations' frames, spans, firewall marks, FTP's data.  So what is not in
+here costs time, never a packet.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from pylvs.drivers import bpf
+from pylvs.drivers.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
+from pylvs.wire.text import address_of, is_ipv6
+
+log = logging.getLogger("pylvs")
+
+TO, TO_ANY_PORT, TO_HOST, FROM, FROM_ANY_PORT = range(5)
+"""Which end a key is about, and whether its protocol and port count."""
+
+_KEY: Final = struct.Struct(">16sBBH")
+"""address, protocol, side, port; IPv4's address is mapped into IPv6's"""
+_CAPACITY: Final = 1 << 20
+_QUEUES_LIMIT: Final = 1_024
+_U32: Final = struct.Struct("<I")
+_MAPPED: Final = bytes(10) + b"\xff\xff"
+_PROTOCOLS: Final = {"tcp": 6, "udp": 17}
+_SIDES: Final = {
+    "services": TO,
+    "any_port": TO_ANY_PORT,
+    "local": TO_HOST,
+    "servers": FROM,
+    "any_server": FROM_ANY_PORT,
+}
+"""The sets of claims that a program looks for, of nftables' rules in their order."""
+
+_ETHERNET: Final = 14
+_KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -20, -4, -3, -2  # on the program's stack
+
+
+def _as_read(number: int, size: int = 2) -> int:
+    """Return a field of the network's as the machine reads it, little-endian as x86-64 is."""
+    return int.from_bytes(number.to_bytes(size, "big"), "little")
+
+
+def assemble(mac: int, claimed: int, sockets: int | None) -> bytes:
+    """Return an interface's program; ``claimed`` and ``sockets`` are maps.
+
+    Without sockets it is for what comes after the packet rings.
+    """
+    program = Program().copy(R9, R1)
+    if sockets is None:
+        program.load(4, R6, R1, bpf.TC_CONTEXT_BEGIN).load(4, R3, R1, bpf.TC_CONTEXT_END)
+    else:
+        program.load(4, R6, R1, bpf.CONTEXT_BEGIN).load(4, R3, R1, bpf.CONTEXT_END)
+    _need(program, _ETHERNET + 20 + 4)
+    for at in (0, 2, 4):
+        part = (mac >> 32 - 8 * at) & 0xFFFF
+        program.load(2, R2, R6, at).jump_if(R2, "!=", _as_read(part), "pass")
+    program.load(2, R2, R6, 12)
+    program.jump_if(R2, "==", _as_read(0x0800), "ipv4")
+    program.jump_if(R2, "!=", _as_read(0x86DD), "pass")
+    _need(program, _ETHERNET + 40 + 4)
+    _look_up(program, claimed, 6)
+    program.label("ipv4")
+    program.load(1, R2, R6, _ETHERNET).jump_if(R2, "!=", 0x45, "pass")
+    program.load(2, R2, R6, _ETHERNET + 6).jump_if(R2, "&", _as_read(0x3FFF), "pass")
+    _look_up(program, claimed, 4)
+    program.label("take")
+    if sockets is None:
+        program.set(R0, bpf.TC_DROP).exit()
+        return program.label("pass").set(R0, bpf.TC_NEXT).exit().assemble()
+    program.load_map(R1, sockets).load(4, R2, R9, bpf.CONTEXT_QUEUE).set(R3, bpf.XDP_PASS)
+    program.call(bpf.REDIRECT_MAP).exit()
+    return program.label("pass").set(R0, bpf.XDP_PASS).exit().assemble()
+
+
+def _need(program: Program, size: int) -> None:
+    """Let what is shorter pass."""
+    program.copy(R2, R6).compute(R2, "+", size).jump_if_register(R2, ">", R3, "pass")
+
+
+def _look_up(program: Program, claimed: int, family: int) -> None:
+    """Jump to ``take`` if either end of a packet is claimed, else to ``pass``."""
+    protocol, ends, size, transport = (9, (16, 12), 4, 20) if family == 4 else (6, (24, 8), 16, 40)
+    ready = f"ports of IPv{family}"
+    program.load(1, R2, R6, _ETHERNET + protocol).jump_if(R2, "==", _PROTOCOLS["tcp"], ready)
+    program.jump_if(R2, "!=", _PROTOCOLS["udp"], "pass").label(ready)
+    program.store(1, FRAME_POINTER, _PROTOCOL_AT, R2).copy(R7, R2)
+    if family == 4:
+        for at in (0, 4, 8):
+            word = int.from_bytes(_MAPPED[at : at + 4], "little")
+            program.store_number(4, FRAME_POINTER, _KEY_AT + at, word)
+    for end, side, port in ((ends[0], TO, transport + 2), (ends[1], FROM, transport)):
+        for at in range(0, size, 4):
+            program.load(4, R2, R6, _ETHERNET + end + at)
+            program.store(4, FRAME_POINTER, _KEY_AT + 16 - size + at, R2)
+        program.load(2, R2, R6, _ETHERNET + port).store(2, FRAME_POINTER, _PORT_AT, R2)
+        _ask(program, claimed, side, "take")
+        program.store_number(2, FRAME_POINTER, _PORT_AT, 0)
+        _ask(program, claimed, side + 1, "take")
+        if side == TO:
+            program.store_number(1, FRAME_POINTER, _PROTOCOL_AT, 0)
+            _ask(program, claimed, TO_HOST, "pass")
+            program.store(1, FRAME_POINTER, _PROTOCOL_AT, R7)
+    program.jump("pass")
+
+
+def _ask(program: Program, claimed: int, side: int, then: str) -> None:
+    program.store_number(1, FRAME_POINTER, _SIDE_AT, side)
+    program.copy(R2, FRAME_POINTER).compute(R2, "+", _KEY_AT).load_map(R1, claimed)
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "!=", 0, then)
+
+
+def key_of(name: str, element: str) -> bytes | None:
+    """Return the key of a claim, an element of a set in the host's nftables; None if it has none.
+
+    ``services``, ``tcp . 192.0.2.10 . 80``: TO, 6, that address and port.
+    """
+    side = _SIDES.get(name.removesuffix("6"))
+    if side == TO_HOST:
+        return _KEY.pack(_packed(element), 0, side, 0)
+    protocol, *words = element.split(" . ")
+    if side is None or protocol not in _PROTOCOLS:
+        return None
+    port = int(words[1]) if len(words) == 2 else 0
+    return _KEY.pack(_packed(words[0]), _PROTOCOLS[protocol], side, port)
+
+
+def _packed(text: str) -> bytes:
+    address = address_of(text)
+    if is_ipv6(address):
+        return address.to_bytes(16, "big")
+    return _MAPPED + address.to_bytes(4, "big")
+
+
+class _Attached:
+    """One interface's program; of XDP natively if its driver can, with its queues' sockets."""
+
+    def __init__(self, name: str, mac: int, claimed: bpf.Map, sockets: bpf.Map | None) -> None:
+        self.index = socket.if_nametoindex(name)
+        self.sockets = sockets
+        kind = bpf.TYPE_XDP if sockets else bpf.TYPE_TC
+        places = claimed.descriptor, sockets.descriptor if sockets else None
+        program = bpf.load(assemble(mac, *places), kind)
+        try:
+            if sockets is None:
+                self._link = bpf.attach(program, self.index, kind)
+            else:
+                self._link = self._attach_xdp(name, program)
+        finally:
+            os.close(program)
+
+    def _attach_xdp(self, name: str, program: int) -> int:
+        try:
+            link = bpf.attach(program, self.index, how=bpf.ATTACH_NATIVE)
+            log.info("%s: XDP, native", name)
+        except OSError as error:
+            link = bpf.attach(program, self.index, how=bpf.ATTACH_GENERIC)
+            log.info("%s: XDP, generic: natively %s", name, error.strerror)
+        return link
+
+    def close(self) -> None:
+        os.close(self._link)
+        if self.sockets:
+            self.sockets.close()
+
+
+class Filter:
+    """The interfaces' programs and the keys that they all look for; raises OSError without bpf.
+
+    ``xdp``: they feed XDP sockets.  What is attached goes with the process, however it ends.
+    """
+
+    def __init__(self, xdp: bool) -> None:
+        self.xdp = xdp
+        self._map = bpf.Map(bpf.HASH, _KEY.size, 1, _CAPACITY)
+        self._held: set[bytes] = set()
+        self._is_full = False
+        self._attached: dict[str, _Attached] = {}
+
+    def attach(self, name: str, mac: int) -> None:
+        """Have an interface run its program, unless it does; raises OSError."""
+        attached = self._attached.get(name)
+        if attached is not None:
+            if attached.index == socket.if_nametoindex(name):
+                return
+            attached.close()
+            del self._attached[name]
+        sockets = bpf.Map(bpf.SOCKETS, 4, 4, _QUEUES_LIMIT) if self.xdp else None
+        self._attached[name] = _Attached(name, mac, self._map, sockets)
+
+    def feed(self, name: str, queue: int, descriptor: int) -> None:
+        """Have what is claimed of an interface's queue go to an XDP socket; raises OSError."""
+        sockets = self._attached[name].sockets
+        assert sockets is not None
+        sockets[_U32.pack(queue)] = _U32.pack(descriptor)
+
+    def replace(self, elements: Iterable[tuple[str, str]]) -> None:
+        """Look for these claims and no others."""
+        keys = set(filter(None, (key_of(*one) for one in elements)))
+        self._change(keys - self._held, self._held - keys)
+
+    def update(self, added: Iterable[tuple[str, str]], removed: Iterable[tuple[str, str]]) -> None:
+        more, less = ([key for one in each if (key := key_of(*one))] for each in (added, removed))
+        self._change(more, less)
+
+    def _change(self, added: Iterable[bytes], removed: Iterable[bytes]) -> None:
+        for key in removed:
+            self._held.discard(key)
+            with contextlib.suppress(KeyError):  # there was no room for it
+                del self._map[key]
+        for key in added:
+            self._held.add(key)
+            try:
+                self._map[key] = b"\1"
+            except OSError as error:
+                if error.errno not in (errno.E2BIG, errno.ENOMEM):
+                    raise
+                if not self._is_full:
+                    log.warning("the table of the BPF programs is full; the rest takes longer")
+                self._is_full = True
+
+    def close(self) -> None:
+        for one in self._attached.values():
+            one.close()
+        self._attached.clear()
+        self._map.close()
