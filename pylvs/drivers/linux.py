@@ -7,6 +7,7 @@ import ctypes
 import ctypes.util
 import logging
 import os
+import socket
 import struct
 import time
 from typing import Any, Final
@@ -33,6 +34,8 @@ ETH_P_ALL: Final = 0x0003
 RING_STATUS: Final = 0
 RING_CAPTURED: Final = 8
 RING_MAC: Final = 12
+RING_SECONDS: Final = 16
+RING_NANOSECONDS: Final = 20
 STATUS_KERNEL: Final = 0
 STATUS_USER: Final = 0x01
 STATUS_VLAN: Final = 0x10
@@ -66,6 +69,7 @@ XDP_USE_NEED_WAKEUP: Final = 8
 XDP_RING_NEED_WAKEUP: Final = 1
 XDP_PACKET_HEADROOM: Final = 256
 
+SO_ATTACH_FILTER: Final = 26
 MSG_DONTWAIT: Final = 0x40
 POLLIN: Final = 1
 POLLERR: Final = 8
@@ -153,6 +157,18 @@ class Reservation:
         """Put empty pages in the place of what was mapped there."""
         flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
         _map(self.address + begin, size, flags, -1)
+
+
+def attach_filter(descriptor: int, *instructions: tuple[int, int, int, int]) -> None:
+    """Have a socket take only what a classic BPF program lets through (linux/filter.h).
+
+    ``instructions`` are code, jumps if true and if not, and a number.
+    """
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in instructions))
+    request = struct.pack("HP", len(instructions), ctypes.addressof(program))
+    if _libc.setsockopt(descriptor, socket.SOL_SOCKET, SO_ATTACH_FILTER, request, len(request)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def bind(descriptor: int, address: bytes) -> None:

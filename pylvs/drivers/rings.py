@@ -31,11 +31,10 @@ def receive_all(memory, rings, sockets, umem, frames, limit, segments):
         share = count + (limit - count + 1) // 2
         count = xdp.receive_from(memory, umem[0], sockets[row], frames, count, share)
     left = segments
-    for port in range(rings.size):
-        share = limit if port == rings.size - 1 else count + (limit - count + 1) // 2
-        count, left = packet_ring.receive_from(
-            memory, rings[port], port, frames, count, share, left
-        )
+    ports = rings.size // packet_ring.RINGS_PER_PORT
+    for port in range(ports):
+        share = limit if port == ports - 1 else count + (limit - count + 1) // 2
+        count, left = packet_ring.receive_from(memory, rings, port, frames, count, share, left)
     return count
 
 
@@ -48,7 +47,7 @@ def send_leaving(memory, address, rings, sockets, umem, frames, leaving):
     refused = 0
     for k in range(leaving):
         frame = frames[frames[k].leaves]
-        ring = rings[frame.port_out]
+        ring = rings[packet_ring.RINGS_PER_PORT * frame.port_out]
         if ring.xdp != NONE:
             entry = sockets[ring.xdp]
             if xdp.takes(frame):
@@ -110,17 +109,21 @@ class Rings:
         self._xdp = xdp.Sockets([], False)
         try:
             for name in interfaces:
-                opened, port = packet_ring.open_socket(name)
-                self._packet_sockets.append(opened)
-                self.ports.append(port)
+                self.ports.append(packet_ring.port_of(name))
+                for _ in range(packet_ring.RINGS_PER_PORT):
+                    self._packet_sockets.append(packet_ring.open_socket(name))
             self._xdp = xdp.Sockets(self._queues(), self._receives_by_xdp)
         except BaseException:
             self.close()
             raise
-        self.rings = records(packet_ring.RING, len(interfaces))
+        self.rings = records(packet_ring.RING, len(self._packet_sockets))
         self.rings["xdp"] = NONE
         self.sockets, self.umem = self._xdp.table, self._xdp.umem
-        self._rings_size = len(interfaces) * packet_ring.RING_SIZE
+        large = packet_ring.LARGE_SHAPE
+        self._shapes = [
+            each for p in self.ports for each in (packet_ring.small_shape(p.mtu), large)
+        ]
+        self._rings_size = sum(shape.ring_size for shape in self._shapes)
         self.memory_size = self._rings_size + self._xdp.memory_size
         self._begin = 0
         self._reservation: linux.Reservation | None = None
@@ -142,16 +145,24 @@ class Rings:
     def attach(self, reservation: linux.Reservation, begin: int) -> None:
         """Make the rings and begin to receive; ``begin`` is a multiple of the page size."""
         self._reservation, self._begin = reservation, begin
-        for row, (opened, port) in enumerate(zip(self._packet_sockets, self.ports, strict=True)):
-            at = begin + row * packet_ring.RING_SIZE
-            packet_ring.make_ring(opened, port.name)
-            reservation.map_file(opened.fileno(), at, packet_ring.RING_SIZE)
+        at, shortest = begin, 0
+        for row, (opened, shape) in enumerate(zip(self._packet_sockets, self._shapes, strict=True)):
+            name = self._interface_of(row)
+            packet_ring.make_ring(opened, name, shape, shortest)
+            reservation.map_file(opened.fileno(), at, shape.ring_size)
             ring = self.rings[row]
             ring["descriptor"] = opened.fileno()
-            ring["begin"] = at
-            ring["slots"] = packet_ring.BLOCKS * packet_ring.SLOTS_PER_BLOCK
-            opened.bind((port.name, linux.ETH_P_ALL))
+            ring["begin"] = ring["at"] = at
+            for field in ("slot_size", "slots_per_block", "block_size", "blocks"):
+                ring[field] = getattr(shape, field)
+            ring["left"] = shape.slots_per_block
+            opened.bind((name, linux.ETH_P_ALL))
+            at += shape.ring_size
+            shortest = shape.longest
         self._open_xdp()
+
+    def _interface_of(self, row: int) -> str:
+        return self.ports[row // packet_ring.RINGS_PER_PORT].name
 
     def _open_xdp(self) -> None:
         assert self._reservation is not None
@@ -165,7 +176,7 @@ class Rings:
         else:
             for row, (port, _, queue) in enumerate(self._xdp.queues):
                 if queue == 0:
-                    self.rings[port]["xdp"] = row
+                    self.rings[packet_ring.RINGS_PER_PORT * port]["xdp"] = row
         if self._filter is not None:
             self._attach(self._filter)
 
@@ -185,7 +196,9 @@ class Rings:
 
     def rebind(self, port: int) -> None:
         """Go on with the interface that has the port's name now; raises OSError, HostError."""
-        self._packet_sockets[port].bind((self.ports[port].name, linux.ETH_P_ALL))
+        for row, opened in enumerate(self._packet_sockets):
+            if row // packet_ring.RINGS_PER_PORT == port:
+                opened.bind((self.ports[port].name, linux.ETH_P_ALL))
         self.rings["xdp"] = NONE
         self._xdp.close()
         self.sockets = self._xdp.table

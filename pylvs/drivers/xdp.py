@@ -41,7 +41,7 @@ from pylvs.wire.memory import (
 
 CHUNK_SIZE: Final = 4_096
 MTU_MAX: Final = CHUNK_SIZE - linux.XDP_PACKET_HEADROOM - ethernet.HEADER_SIZE - 64
-RING_ENTRIES: Final = 2_048
+RING_ENTRIES: Final = 4_096
 CHUNKS_TO_RECEIVE: Final = 2 * RING_ENTRIES  # a socket: a full fill ring, and as many on their way
 CHUNKS_TO_SEND: Final = 512
 """2 MB, so that four interfaces get by with the memory that anybody may lock."""
