@@ -12,6 +12,7 @@ from pylvs.lab.topology import Interface, Node, Topology, bracketed
 PACKETS: Final = frozenset({"overload", "lossless", "syn", "cpu", "p50", "p99", "p999"})
 STREAMS: Final = frozenset({"bulk", "keepalive", "closing"})
 ECHO_PORT: Final = 81
+_QUEUES: Final = 2  # of every interface, for subjects with several threads
 CLIENT: Final = "10.133.146.1"
 _SERVER: Final = "192.168.79.129"
 _SIDE: Final = (
@@ -63,7 +64,7 @@ def _pylvs(mode: str, *options: str) -> Subject:
         room = ["--connections", "4194304"]
         lab.start_director([*words[:begin], *local, *room, *options, "--rules", str(rules)])
 
-    name = " ".join(["pylvs", mode, *options]).replace("--driver ", "")
+    name = " ".join(["pylvs", mode, *options]).replace("--driver ", "").replace("--", "")
     return Subject(name, mode, start)
 
 
@@ -159,6 +160,7 @@ SUBJECTS: Final = (
     Subject("routing", "nat", _routing, PACKETS),
     *map(_pylvs, ("nat", "dr", "tun", "l3dsr", "fullnat")),
     *(_pylvs(mode, "--driver", "xdp") for mode in ("nat", "dr", "tun")),
+    *(_pylvs("nat", "--workers", "2", *driver) for driver in ((), ("--driver", "xdp"))),
     Subject("haproxy", "nat", _haproxy, STREAMS, _without("haproxy", "haproxy")),
     Subject("nginx stream", "nat", _nginx, STREAMS, _without_stream),
     Subject("plain python", "nat", _plain, frozenset({"overload", "lossless", "cpu"})),
@@ -188,4 +190,4 @@ def lab_of(subject: Subject) -> Lab:
         f"{_SERVER[:-3]}212" if subject.mode == "fullnat" else "",
         wired=True,
     )
-    return Lab(shape)
+    return Lab(shape, queues=_QUEUES)

@@ -82,6 +82,13 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     "traffic fast; auto is packet.",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Threads that move frames, each a share of the flows; 1 unless said.  Interfaces should "
+    "have as many queues: ethtool -L NAME rx N tx N.",
+)
+@click.option(
     "--connections",
     type=click.IntRange(1, 1 << 24),
     metavar="N",
@@ -125,6 +132,7 @@ def command(
     gateways: tuple[str, ...],
     local: tuple[str, ...],
     driver: Literal["auto", "packet", "xdp"],
+    workers: int | None,
     connections: int | None,
     settings: tuple[str, ...],
     marks: tuple[str, ...],
@@ -142,7 +150,7 @@ def command(
 
     places = (interfaces, tap, tun, dips, gateways, local)
     named = any((*places, settings, marks, *stated.values()))
-    named = named or connections is not None or driver != "auto"
+    named = named or not (connections is workers is None) or driver != "auto"
     if config and named:
         raise UsageError("--config states everything: --iface, --vip and the like exclude it")
     if not config and not named and os.path.exists(file.DEFAULT_PATH):
@@ -153,10 +161,12 @@ def command(
         device = (list(interfaces), tap or "", tun or "")
         ways = (",".join(dips), ",".join(gateways))
         room = connections or 1 << 20
-        place = schema.Place(*device, *ways, list(local), driver, room)
+        place = schema.Place(*device, *ways, list(local), driver, workers or 1, room)
         what = file.of_options(
             place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
         )
+    if trace and what.place.workers > 1:
+        raise UsageError("--trace writes what one worker sees: leave --workers out")
     live = bool(what.place.interfaces)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads nobody needs
     from pylvs.control.daemon import Daemon, Options

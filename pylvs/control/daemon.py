@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Final
 
 import uvloop
@@ -42,7 +43,7 @@ from pylvs.drivers.pcap import Writer
 from pylvs.drivers.rings import Rings
 from pylvs.drivers.tracer import Tracer
 from pylvs.drivers.tuntap import TunTap
-from pylvs.engine.director import OWN_MEMORY, Director
+from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError, PylvsError
 from pylvs.frames import NONE
@@ -111,14 +112,14 @@ class Daemon:
         if self.claims is not None:
             self.claims.clear()  # what a director that crashed may have left
             self._undo.callback(self.claims.clear)
-        driver = self._open_driver()
-        self.driver: Driver = driver
-        self._undo.callback(self.driver.close)
+        drivers = self._open_drivers()
+        self.driver = drivers[0]
         if options.trace:
-            self.driver = Tracer(self.driver, Writer(self._open_trace(options.trace)))
+            self.driver = drivers[0] = Tracer(self.driver, Writer(self._open_trace(options.trace)))
         system.keep_capabilities(system.NEEDED_FOR_BPF if self.filter else system.NEEDED)
-        begin = linux.page_up(OWN_MEMORY)
-        reservation = linux.Reservation(begin + self.driver.memory_size)
+        begin = linux.page_up(OWN_MEMORY + SCRATCH_SIZE * (len(drivers) - 1))
+        size = sum(driver.memory_size for driver in drivers)
+        reservation = linux.Reservation(begin + size)
         self.director = Director(
             Limits(connections=self.place.connections), memory=reservation.array
         )
@@ -129,7 +130,7 @@ class Daemon:
         self._prepare()
         self.manager.apply(*difference({}, self.stated.services))
         self.manager.apply(Command("set", timeouts=self.stated.timeouts))
-        self.engine = Engine(self.director, self.driver, reservation)
+        self.engine = Engine(self.director, drivers, reservation, scratch=OWN_MEMORY)
         self._describe_ports()
         self.network: Network | None = None
         if self.hosted:
@@ -139,8 +140,7 @@ class Daemon:
             self._undo.callback(self.network.stop)
             self.network.on_change = self._network_changed
             self.network.on_loss = self._interface_lost
-            assert isinstance(driver, Rings)
-            self.network.on_return = lambda port: self._interface_returned(driver, port)
+            self.network.on_return = self._interface_returned
             self.engine.on_wants = self.network.ask
             self.network.start()
             self._override_source()
@@ -151,7 +151,9 @@ class Daemon:
         if self.claims is not None:
             with self.claiming:
                 self.claim()
-        self.driver.attach(reservation, begin)
+        for driver in drivers:
+            driver.attach(reservation, begin)
+            begin += driver.memory_size
         events = Events()
         self.changer = Changer(self.manager, self.engine.call, Keeper(self), events.tell)
         call, changer = self.engine.call, self.changer
@@ -190,12 +192,21 @@ class Daemon:
         self._undo.callback(opened.close)
         return opened
 
-    def _open_driver(self) -> Driver:
-        if self.place.tap:
-            return TunTap(self.place.tap, layer=2)
-        if self.place.tun:
-            return TunTap(self.place.tun, layer=3)
-        return Rings(self.place.interfaces, SEGMENTS_LIMIT, self.filter)
+    def _open_drivers(self) -> list[Driver]:
+        """Return the driver of each worker."""
+        place = self.place
+        if self.hosted:
+            device = TunTap(place.tap or place.tun, layer=2 if place.tap else 3)
+            self._undo.callback(device.close)
+            return [device]
+        shared = SEGMENTS_LIMIT, self.filter
+        drivers: list[Driver] = []
+        groups: dict[tuple[int, int], int] = {}
+        for worker in range(place.workers):
+            rings = Rings(place.interfaces, *shared, worker, place.workers, groups)
+            self._undo.callback(rings.close)
+            drivers.append(rings)
+        return drivers
 
     def _open_trace(self, path: str) -> IO[bytes]:
         try:
@@ -255,14 +266,16 @@ class Daemon:
     def _interface_lost(self, port: int) -> None:
         log.warning("interface %s was deleted; waiting for it", self.driver.ports[port].name)
 
-    def _interface_returned(self, rings: Rings, port: int) -> None:
+    def _interface_returned(self, port: int) -> None:
         self.claim_again()
+        name = self.driver.ports[port].name
         try:
-            self.engine.call(lambda: rings.rebind(port))
+            for worker in self.engine.workers:
+                worker.call(partial(worker.driver.rebind, port))
         except (OSError, HostError) as error:
-            log.error("interface %s is back and cannot be used: %s", rings.ports[port].name, error)
+            log.error("interface %s is back and cannot be used: %s", name, error)
             return
-        log.warning("interface %s is back", rings.ports[port].name)
+        log.warning("interface %s is back", name)
         self.engine.announce(again=True)
 
     def claim_again(self) -> None:

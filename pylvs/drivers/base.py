@@ -46,6 +46,9 @@ class Driver(Protocol):
     def descriptors(self) -> list[int]:
         """Return the file descriptors that become readable when frames arrive."""
 
+    def rebind(self, port: int) -> None:
+        """Go on with the interface that has the port's name now; raises OSError, HostError."""
+
     def close(self) -> None:
         """Give everything back to the system."""
 
@@ -74,6 +77,9 @@ class Wrapper:
 
     def descriptors(self) -> list[int]:
         return self._inner.descriptors()
+
+    def rebind(self, port: int) -> None:
+        self._inner.rebind(port)
 
     def close(self) -> None:
         self._inner.close()

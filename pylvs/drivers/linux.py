@@ -25,8 +25,10 @@ PACKET_RX_RING: Final = 5
 PACKET_VERSION: Final = 10
 PACKET_RESERVE: Final = 12
 PACKET_VNET_HDR: Final = 15
+PACKET_FANOUT: Final = 18
 PACKET_QDISC_BYPASS: Final = 20
 PACKET_IGNORE_OUTGOING: Final = 23
+PACKET_FANOUT_UNIQUEID: Final = 0x2000
 TPACKET_V2: Final = 1
 ETH_P_ALL: Final = 0x0003
 
@@ -102,9 +104,12 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 recvfrom: Final = library_function("recvfrom", *[pointer] * 6)
 sendto: Final = library_function("sendto", *[pointer] * 6)
 poll: Final = library_function("poll", *[pointer] * 3)
+lock_mutex: Final = library_function("pthread_mutex_lock", pointer)
+unlock_mutex: Final = library_function("pthread_mutex_unlock", pointer)
 clock_gettime: Final = library_function("clock_gettime", *[pointer] * 2)
 
 
+_MUTEX_SIZE: Final = 64
 _SCHED_SETATTR: Final = 314
 _SLICE_MIN_NS: Final = 100_000
 
@@ -121,6 +126,23 @@ def wake_at_once() -> None:
     request = ctypes.create_string_buffer(struct.pack("<IIQiIQQQ", *words))
     if policy == os.SCHED_OTHER and _libc.syscall(_SCHED_SETATTR, 0, request, 0):
         log.debug("sched_setattr: %s", os.strerror(ctypes.get_errno()))
+
+
+class Mutex:
+    """A lock for threads in compiled code and in Python: a pthread_mutex_t, at ``address``."""
+
+    def __init__(self) -> None:
+        self._bytes = ctypes.create_string_buffer(_MUTEX_SIZE)  # zeroes: PTHREAD_MUTEX_INITIALIZER
+        self.address = ctypes.addressof(self._bytes)
+
+    def __enter__(self) -> None:
+        _libc.pthread_mutex_lock(ctypes.c_void_p(self.address))  # without Python's own lock
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        _libc.pthread_mutex_unlock(ctypes.c_void_p(self.address))
 
 
 def monotonic_ms() -> int:

@@ -52,5 +52,8 @@ class Loopback:
     def descriptors(self) -> list[int]:
         return []
 
+    def rebind(self, port: int) -> None:
+        """Nothing is lost here that could come back."""
+
     def close(self) -> None:
         pass

@@ -230,17 +230,28 @@ def _read_attribute(name: str, attribute: str) -> str:
         return file.read().strip()
 
 
-def make_ring(opened: socket.socket, name: str, shape: Shape, shortest: int = 0) -> None:
-    """Make a ring for the frames that are longer than ``shortest``, and not too long for it."""
-    longest = shape.longest or _ALL
+def take(opened: socket.socket, shape: Shape, shortest: int) -> None:
+    """Have a socket take the frames that are longer than ``shortest``, and not too long for it."""
     linux.attach_filter(
         opened.fileno(),
         (_LOAD_LENGTH, 0, 0, 0),
         (_JUMP_IF_GREATER, 0, 2, shortest),
-        (_JUMP_IF_GREATER, 1, 0, longest),
+        (_JUMP_IF_GREATER, 1, 0, shape.longest or _ALL),
         (_RETURN, 0, 0, _ALL),
         (_RETURN, 0, 0, 0),
     )
+
+
+def join(opened: socket.socket, group: int | None) -> int:
+    """Share frames with others by their flows; return the group, a new one for ``None``."""
+    kind = linux.PACKET_FANOUT_UNIQUEID if group is None else 0  # by the hash of their flow
+    opened.setsockopt(linux.SOL_PACKET, linux.PACKET_FANOUT, (group or 0) | kind << 16)
+    return opened.getsockopt(linux.SOL_PACKET, linux.PACKET_FANOUT) & 0xFFFF
+
+
+def make_ring(opened: socket.socket, name: str, shape: Shape) -> None:
+    """Make a socket's ring, which takes nothing yet."""
+    linux.attach_filter(opened.fileno(), (_RETURN, 0, 0, 0))
     options = (
         (linux.PACKET_VERSION, linux.TPACKET_V2),
         (linux.PACKET_VNET_HDR, 1),

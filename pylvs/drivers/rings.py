@@ -10,6 +10,7 @@ the director can do is the same by either.
 
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from pylvs.drivers import linux, packet_ring, xdp
@@ -20,6 +21,9 @@ from pylvs.frames import NONE
 from pylvs.jit import compiled, door, records
 
 log = logging.getLogger("pylvs")
+
+Groups = dict[tuple[int, int], int]
+"""The fan-out group of each ring, by its row and its interface's index."""
 
 
 @compiled
@@ -96,13 +100,24 @@ def release(memory, umem, frames, count):
 class Rings:
     """A driver: interfaces' packet rings, and XDP sockets to send by.
 
-    With a ``Filter`` for XDP they receive as well, of all queues.
-    ``segments`` is how many segments the GSO frames of one batch may stand for.
+    With a ``Filter`` for XDP they receive as well.  ``segments`` is how many segments the GSO
+    frames of one batch may stand for.  One of several ``workers`` has its share of the flows, by
+    the fan-out ``groups`` that all of them know, and of the queues.
     """
 
-    def __init__(self, interfaces: list[str], segments: int, claimed: Filter | None = None) -> None:
+    def __init__(
+        self,
+        interfaces: Sequence[str],
+        segments: int,
+        claimed: Filter | None = None,
+        worker: int = 0,
+        workers: int = 1,
+        groups: Groups | None = None,
+    ) -> None:
         self.ports: list[Port] = []
         self.segments = segments
+        self._worker, self._workers = worker, workers
+        self._groups: Groups = {} if groups is None else groups
         self._packet_sockets: list[socket.socket] = []
         self._filter = claimed
         self._receives_by_xdp = claimed is not None and claimed.xdp
@@ -119,10 +134,8 @@ class Rings:
         self.rings = records(packet_ring.RING, len(self._packet_sockets))
         self.rings["xdp"] = NONE
         self.sockets, self.umem = self._xdp.table, self._xdp.umem
-        large = packet_ring.LARGE_SHAPE
-        self._shapes = [
-            each for p in self.ports for each in (packet_ring.small_shape(p.mtu), large)
-        ]
+        small = [packet_ring.small_shape(port.mtu) for port in self.ports]
+        self._shapes = [each for one in small for each in (one, packet_ring.LARGE_SHAPE)]
         self._rings_size = sum(shape.ring_size for shape in self._shapes)
         self.memory_size = self._rings_size + self._xdp.memory_size
         self._begin = 0
@@ -130,39 +143,54 @@ class Rings:
 
     def _queues(self) -> list[tuple[int, str, int]]:
         """Return whose XDP sockets there are to be: one to send by, or all to receive by."""
-        if not self._receives_by_xdp:
-            return [(row, port.name, 0) for row, port in enumerate(self.ports)]
         queues = []
         for row, port in enumerate(self.ports):
+            count = xdp.queues_of(port.name)
+            if not self._receives_by_xdp:
+                queues += [(row, port.name, self._worker)] if self._worker < count else []
+                continue
             if port.mtu > xdp.MTU_MAX:
                 raise HostError(
                     f"--driver xdp takes an MTU of {xdp.MTU_MAX} at most, {port.name} has "
                     f"{port.mtu}; use --driver packet"
                 )
-            queues += [(row, port.name, queue) for queue in range(xdp.queues_of(port.name))]
+            queues += [(row, port.name, one) for one in range(self._worker, count, self._workers)]
+        for row, port in enumerate(self.ports):
+            if row not in [queue[0] for queue in queues]:
+                log.warning(
+                    "%s has fewer queues than there are workers, so worker %d sends more slowly: "
+                    "ethtool -L %s rx %d tx %d",
+                    *(port.name, self._worker, port.name, self._workers, self._workers),
+                )
         return queues
 
     def attach(self, reservation: linux.Reservation, begin: int) -> None:
         """Make the rings and begin to receive; ``begin`` is a multiple of the page size."""
         self._reservation, self._begin = reservation, begin
-        at, shortest = begin, 0
-        for row, (opened, shape) in enumerate(zip(self._packet_sockets, self._shapes, strict=True)):
-            name = self._interface_of(row)
-            packet_ring.make_ring(opened, name, shape, shortest)
-            reservation.map_file(opened.fileno(), at, shape.ring_size)
-            ring = self.rings[row]
-            ring["descriptor"] = opened.fileno()
-            ring["begin"] = ring["at"] = at
-            for field in ("slot_size", "slots_per_block", "block_size", "blocks"):
-                ring[field] = getattr(shape, field)
-            ring["left"] = shape.slots_per_block
-            opened.bind((name, linux.ETH_P_ALL))
-            at += shape.ring_size
-            shortest = shape.longest
+        for row in range(len(self._shapes)):
+            self._open_ring(row)
         self._open_xdp()
 
-    def _interface_of(self, row: int) -> str:
-        return self.ports[row // packet_ring.RINGS_PER_PORT].name
+    def _open_ring(self, row: int) -> None:
+        assert self._reservation is not None
+        opened, shape = self._packet_sockets[row], self._shapes[row]
+        name = self.ports[row // packet_ring.RINGS_PER_PORT].name
+        at = self._begin + sum(one.ring_size for one in self._shapes[:row])
+        packet_ring.make_ring(opened, name, shape)
+        self._reservation.map_file(opened.fileno(), at, shape.ring_size)
+        ring = self.rings[row]
+        ring["descriptor"] = opened.fileno()
+        ring["begin"] = ring["at"] = at
+        ring["block"] = 0
+        for field in ("slot_size", "slots_per_block", "block_size", "blocks"):
+            ring[field] = getattr(shape, field)
+        ring["left"] = shape.slots_per_block
+        opened.bind((name, linux.ETH_P_ALL))
+        if self._workers > 1:
+            place = row, socket.if_nametoindex(name)
+            self._groups[place] = packet_ring.join(opened, self._groups.get(place))
+        kind = row % packet_ring.RINGS_PER_PORT
+        packet_ring.take(opened, shape, self._shapes[row - 1].longest if kind else 0)
 
     def _open_xdp(self) -> None:
         assert self._reservation is not None
@@ -174,9 +202,8 @@ class Rings:
             log.info("%s: frames are sent one by one", error)
             self.sockets = records(xdp.SOCKET, 0)
         else:
-            for row, (port, _, queue) in enumerate(self._xdp.queues):
-                if queue == 0:
-                    self.rings[packet_ring.RINGS_PER_PORT * port]["xdp"] = row
+            for row, (port, _, _) in reversed([*enumerate(self._xdp.queues)]):
+                self.rings[packet_ring.RINGS_PER_PORT * port]["xdp"] = row
         if self._filter is not None:
             self._attach(self._filter)
 
@@ -196,9 +223,13 @@ class Rings:
 
     def rebind(self, port: int) -> None:
         """Go on with the interface that has the port's name now; raises OSError, HostError."""
-        for row, opened in enumerate(self._packet_sockets):
-            if row // packet_ring.RINGS_PER_PORT == port:
-                opened.bind((self.ports[port].name, linux.ETH_P_ALL))
+        for row in range(
+            packet_ring.RINGS_PER_PORT * port, packet_ring.RINGS_PER_PORT * (port + 1)
+        ):
+            old = self._packet_sockets[row]
+            self._packet_sockets[row] = packet_ring.open_socket(self.ports[port].name)
+            self._open_ring(row)
+            old.close()
         self.rings["xdp"] = NONE
         self._xdp.close()
         self.sockets = self._xdp.table

@@ -93,6 +93,9 @@ class TunTap:
     def descriptors(self) -> list[int]:
         return [self._descriptor]
 
+    def rebind(self, port: int) -> None:
+        """Nothing is lost here that could come back."""
+
     def close(self) -> None:
         self._view.release()
         self._device.close()

@@ -133,7 +133,7 @@ class Director:
         self.engines = Engines()
         self.plugin_errors: list[str] = []
         state = self.tables.director[0]
-        state["scratch_begin"] = own_begin
+        self.scratch = state["scratch_begin"] = own_begin
         state["scratch_size"] = SCRATCH_SIZE
         state["held_begin"] = own_begin + SCRATCH_SIZE
         state["reassembly_begin"] = own_begin + SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT
@@ -147,9 +147,12 @@ class Director:
                 return
             self.ask(start)
 
-    def ask(self, row: int) -> None:
-        """Let the plug-in answer that one frame asks for; one that raises loses that connection."""
-        frame = self.frames[row]
+    def ask(self, row: int, frames: Any = None) -> None:
+        """Let the plug-in answer that one frame asks for; one that raises loses that connection.
+
+        The frame is one of ``frames``, the director's own unless others are given.
+        """
+        frame = (self.frames if frames is None else frames)[row]
         try:
             if frame["server"] == ASK_KEY:
                 if not self.engines.answer(self.tables, self.memory, frame):

@@ -61,8 +61,9 @@ def ip(*words: str, check: bool = True) -> str:
 class Lab:
     """One lab.  Use it as a context manager, or ``up`` and ``down``."""
 
-    def __init__(self, topology: Topology, name: str = "") -> None:
+    def __init__(self, topology: Topology, name: str = "", queues: int = 1) -> None:
         self.topology = topology
+        self._queues = ["numrxqueues", str(queues), "numtxqueues", str(queues)]
         self.name = name or f"lvs-{secrets.token_hex(2)}"
         self.namespaces: list[str] = []
         self.processes: list[subprocess.Popen[str]] = []
@@ -120,11 +121,15 @@ class Lab:
 
     def _wire(self) -> None:
         for (node, one), (other, far) in self.topology.wires:
-            words = [one.name, "type", "veth", "peer", "name", far.name]
-            space = self.namespace(node.name)
-            ip("-n", space, "link", "add", *words, "netns", self.namespace(other.name))
+            space, far_space = self.namespace(node.name), self.namespace(other.name)
+            self._add_pair(space, one.name, far_space, far.name)
             self._set_up(node.name, one.name, one.address)
             self._set_up(other.name, far.name, far.address)
+
+    def _add_pair(self, space: str, name: str, far_space: str, far: str) -> None:
+        near = [name, *self._queues, "type", "veth"]
+        peer = ["peer", "name", far, *self._queues, "netns", far_space]
+        ip("-n", space, "link", "add", *near, *peer)
 
     def _set_up(self, node: str, interface: str, address: str) -> None:
         space = self.namespace(node)
@@ -148,8 +153,7 @@ class Lab:
 
     def _plug(self, node: str, interface: str, lan: str, address: str) -> None:
         switch, far = self.namespace("switch"), f"{node}.{interface}"
-        words = [interface, "type", "veth", "peer", "name", far, "netns", switch]
-        ip("-n", self.namespace(node), "link", "add", *words)
+        self._add_pair(self.namespace(node), interface, switch, far)
         ip("-n", switch, "link", "set", far, "master", lan, "up")
         self._set_up(node, interface, address)
 

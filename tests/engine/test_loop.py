@@ -24,7 +24,7 @@ def engine():
     reservation = linux.Reservation(begin + driver.memory_size)
     director = Director(Limits(64, 4, 4, 8, 8), memory=reservation.array)
     driver.attach(reservation, begin)
-    made = Engine(director, driver, reservation)
+    made = Engine(director, [driver], reservation)
     port = director.tables.ports[0]
     port["mac"], port["up"] = driver.ports[0].mac, 1
     manager = Manager(director)
@@ -54,15 +54,15 @@ def test_calls_run_in_the_engines_thread_and_bring_results_and_errors_back(engin
 def test_own_addresses_are_announced(engine):
     engine.start()
     engine.announce()
-    wait_for(lambda: engine.driver.sent)
-    ((_, frame),) = engine.driver.sent
+    wait_for(lambda: engine.workers[0].driver.sent)
+    ((_, frame),) = engine.workers[0].driver.sent
     assert frame[:6] == b"\xff" * 6
     assert frame[28:32] == frame[38:42] == bytes([192, 0, 2, 10])
 
 
 def test_frames_are_directed_while_it_runs(engine):
     engine.start()
-    engine.driver.put(0, tcp_frame("198.51.100.7", VIP, 40_000, 80))
+    engine.workers[0].driver.put(0, tcp_frame("198.51.100.7", VIP, 40_000, 80))
     reasons = engine.director.tables.reasons
     wait_for(lambda: reasons.sum())
     assert int(reasons[Reason.NO_SERVER]) == 1
@@ -72,7 +72,7 @@ def test_a_failing_driver_ends_it_and_is_told(engine):
     def broken(frames, limit):
         raise OSError("on purpose")
 
-    engine.driver.receive = broken
+    engine.workers[0].driver.receive = broken
     engine.start()
     wait_for(lambda: engine.failure is not None)
     assert engine.call(lambda: 5) == 5

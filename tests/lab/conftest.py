@@ -69,15 +69,21 @@ def ask(lab, action, *arguments):
 
 MODES = ("nat", "dr", "tun", "fullnat")
 DRIVERS = ("packet", "xdp")
-KINDS = [(mode, version, "packet") for version in (4, 6) for mode in MODES]
-KINDS += [("l3dsr", 4, "packet"), *((mode, 4, "xdp") for mode in MODES), ("nat", 6, "xdp")]
+KINDS = [(mode, version, "packet", 1) for version in (4, 6) for mode in MODES]
+KINDS += [("l3dsr", 4, "packet", 1), *((mode, 4, "xdp", 1) for mode in MODES), ("nat", 6, "xdp", 1)]
+KINDS += [(mode, 4, "packet", 2) for mode in MODES] + [
+    ("nat", 4, "xdp", 2),
+    ("nat", 6, "packet", 2),
+]
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "{}-ipv{}-{}".format(*kind))
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: "{}-ipv{}-{}-{}".format(*kind))
 def lab(request):
-    mode, version, driver = request.param
-    with Lab(topology(mode, version)) as built:
+    mode, version, driver, workers = request.param
+    # One with fewer queues than workers: it has to do as well.
+    queues = 1 if mode == "dr" else workers
+    with Lab(topology(mode, version), queues=queues) as built:
         start_stations(built)
-        start_director(built, rules(built), "--driver", driver)
+        start_director(built, rules(built), "--driver", driver, "--workers", str(workers))
         yield built
         built.stop_director()

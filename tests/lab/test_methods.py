@@ -80,15 +80,15 @@ def test_weights_are_kept_to_exactly(mode):
     assert (answers.count("rs1"), answers.count("rs2")) == (3, 9)
 
 
-@pytest.mark.parametrize(("mode", "version", "driver"), KINDS)
-def test_tcpdump_finds_every_checksum_right(mode, version, driver):
+@pytest.mark.parametrize(("mode", "version", "driver", "workers"), KINDS)
+def test_tcpdump_finds_every_checksum_right(mode, version, driver, workers):
     if not shutil.which("tcpdump"):
         pytest.skip("tcpdump is not installed")
     with Lab(topology(mode, version)) as lab:
         start_stations(lab)
         for node in ("client", *lab.topology.servers):
             lab.shell(node, f"{sys.executable} -m pylvs.lab.offloads eth0")
-        start_director(lab, rules(lab), "--driver", driver)
+        start_director(lab, rules(lab), "--driver", driver, "--workers", str(workers))
         dump = ["tcpdump", "-Z", "root", "-U", "--immediate-mode", "-i", "eth0", "ip or ip6", "-w"]
         recorders = [
             lab.spawn(node, [*dump, f"{lab.folder}/{node}.pcap"], f"{node}.dump")
@@ -192,12 +192,12 @@ def test_routes_macs_and_mtu_are_followed_live(lab):
     raise AssertionError(f"rs1 was not reached again: {last}")
 
 
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_an_interface_that_is_deleted_and_made_again_is_taken_up_again(driver):
+@pytest.mark.parametrize(("driver", "workers"), [("packet", 1), ("xdp", 1), ("packet", 2)])
+def test_an_interface_that_is_deleted_and_made_again_is_taken_up_again(driver, workers):
     """As when a container's network is plugged in anew; the other interface goes on meanwhile."""
-    with Lab(topology("nat")) as lab:
+    with Lab(topology("nat"), queues=workers) as lab:
         start_stations(lab)
-        start_director(lab, rules(lab), "--driver", driver)
+        start_director(lab, rules(lab), "--driver", driver, "--workers", str(workers))
         assert ask(lab, "upload", 1000)[0].startswith("same")
         for _ in range(2):
             lab.shell("director", "ip link del eth1")

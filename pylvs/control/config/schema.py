@@ -18,6 +18,7 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 PORTS_LIMIT: Final = 16
 CONNECTIONS_LIMIT: Final = 1 << 24
+WORKERS_LIMIT: Final = 64
 
 
 class Part(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,6 +78,7 @@ class Place(Part):
     gateway: str = ""
     local: list[str] = field(default_factory=list)  # addresses that fullnat sends from
     driver: Literal["auto", "packet", "xdp"] = "auto"
+    workers: Annotated[int, Meta(ge=1, le=WORKERS_LIMIT)] = 1
     connections: Annotated[int, Meta(ge=1, le=CONNECTIONS_LIMIT)] = 1 << 20
     control: str = ""
     api: str = ""
