@@ -62,7 +62,7 @@ def command(
     from pylvs.drivers.pcap import Writer
     from pylvs.engine.warm import warm
 
-    while_compiling(lambda: warm(live=False), "core")
+    while_compiling(lambda: warm(moves=False), "core")
     pool = list(map(parse_address, local))
     replay = Replay(capture, commands, [Host(*host) for host in parsed], macs, mtu, pool)
     with (

@@ -167,12 +167,11 @@ def command(
         )
     if trace and what.place.workers > 1:
         raise UsageError("--trace writes what one worker sees: leave --workers out")
-    live = bool(what.place.interfaces)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads nobody needs
     from pylvs.control.daemon import Daemon, Options
     from pylvs.engine.warm import warm
 
-    while_compiling(lambda: warm(live=live), "rings" if live else "core")
+    while_compiling(warm)
     where = control or what.place.control
     options = Options(what, config or "", stats_interval or 0.0, trace or "", where)
     signal.signal(signal.SIGTERM, _stop_early)

@@ -39,10 +39,9 @@ from pylvs.control.reload import reload
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
 from pylvs.drivers.filter import Filter
+from pylvs.drivers.live import Rings, TunTap
 from pylvs.drivers.pcap import Writer
-from pylvs.drivers.rings import Rings
 from pylvs.drivers.tracer import Tracer
-from pylvs.drivers.tuntap import TunTap
 from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError, PylvsError
@@ -195,17 +194,18 @@ class Daemon:
     def _open_drivers(self) -> list[Driver]:
         """Return the driver of each worker."""
         place = self.place
-        if self.hosted:
-            device = TunTap(place.tap or place.tun, layer=2 if place.tap else 3)
-            self._undo.callback(device.close)
-            return [device]
-        shared = SEGMENTS_LIMIT, self.filter
         drivers: list[Driver] = []
         groups: dict[tuple[int, int], int] = {}
         for worker in range(place.workers):
-            rings = Rings(place.interfaces, *shared, worker, place.workers, groups)
-            self._undo.callback(rings.close)
-            drivers.append(rings)
+            driver: Driver
+            if self.hosted:
+                name, layer = place.tap or place.tun, 2 if place.tap else 3
+                driver = TunTap(name, SEGMENTS_LIMIT, layer, place.workers)
+            else:
+                shared = SEGMENTS_LIMIT, self.filter
+                driver = Rings(place.interfaces, *shared, worker, place.workers, groups)
+            self._undo.callback(driver.close)
+            drivers.append(driver)
         return drivers
 
     def _open_trace(self, path: str) -> IO[bytes]:

@@ -101,6 +101,8 @@ _libc.mmap.argtypes = [
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 # For compiled loops; arguments and results are pointers and integers of pointer size.
+read: Final = library_function("read", *[pointer] * 3)
+write: Final = library_function("write", *[pointer] * 3)
 recvfrom: Final = library_function("recvfrom", *[pointer] * 6)
 sendto: Final = library_function("sendto", *[pointer] * 6)
 poll: Final = library_function("poll", *[pointer] * 3)

@@ -112,7 +112,7 @@ def receive_from(memory, rings, port, frames, count, limit, segments_left):
         frame = frames[count]
         frame.offset = at + load_native_u16(memory, at + linux.RING_MAC)
         frame.length = load_native_u32(memory, at + linux.RING_CAPTURED)
-        _load_offloads(memory, frame)
+        load_offloads(memory, frame.offset - linux.VNET_SIZE, frame)
         if frame.segment_size:
             segments = frame.length // frame.segment_size + 1
             if segments > segments_left and count > 0:
@@ -156,9 +156,8 @@ def _advance(ring):
 
 
 @compiled
-def _load_offloads(memory, frame):
-    """Read the virtio header in front of the frame."""
-    at = frame.offset - linux.VNET_SIZE
+def load_offloads(memory, at, frame):
+    """Read the virtio header at ``at``."""
     frame.checksum_start = 0
     if load_u8(memory, at + linux.VNET_FLAGS) & linux.VNET_NEEDS_CHECKSUM:
         frame.checksum_start = load_native_u16(memory, at + linux.VNET_CHECKSUM_START)
@@ -169,15 +168,16 @@ def _load_offloads(memory, frame):
 
 
 @compiled
-def _store_offloads(memory, frame):
-    """Write the virtio header in front of the frame."""
-    at = frame.offset - linux.VNET_SIZE
+def store_offloads(memory, at, frame, left_out):
+    """Write the virtio header at ``at``, for a frame of which the first bytes are left out."""
     needs = linux.VNET_NEEDS_CHECKSUM if frame.checksum_start else 0
     memory[at + linux.VNET_FLAGS] = needs
     memory[at + linux.VNET_GSO_TYPE] = frame.segment_kind
-    store_native_u16(memory, at + linux.VNET_HEADER, frame.segment_header)
+    header = frame.segment_header - left_out if frame.segment_kind else 0
+    store_native_u16(memory, at + linux.VNET_HEADER, header)
     store_native_u16(memory, at + linux.VNET_GSO_SIZE, frame.segment_size)
-    store_native_u16(memory, at + linux.VNET_CHECKSUM_START, frame.checksum_start)
+    start = frame.checksum_start - left_out if needs else 0
+    store_native_u16(memory, at + linux.VNET_CHECKSUM_START, start)
     field = frame.checksum_field if needs else 0
     store_native_u16(memory, at + linux.VNET_CHECKSUM_FIELD, field)
 
@@ -188,7 +188,7 @@ def send(memory, address, ring, frame):
 
     ``address`` is where ``memory`` begins in the process.
     """
-    _store_offloads(memory, frame)
+    store_offloads(memory, frame.offset - linux.VNET_SIZE, frame, 0)
     begin, size = address + frame.offset - linux.VNET_SIZE, frame.length + linux.VNET_SIZE
     return linux.sendto(ring.descriptor, begin, size, linux.MSG_DONTWAIT, 0, 0) >= 0
 

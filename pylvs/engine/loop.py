@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from pylvs.drivers import linux, rings
+from pylvs.drivers import linux, live
 from pylvs.drivers.base import Driver
 from pylvs.engine.director import (
     NEW_BATCH,
@@ -111,7 +111,7 @@ def _leave_from_shared(tables, frames):
 
 
 @door
-def breathe_on_rings(world, memory, frames, packets, sockets, umem, pollfds, clock, loop):
+def breathe_live(world, memory, frames, rings, sockets, umem, queues, pollfds, clock, loop):
     """Breathe until something needs Python; return the ``Event``.
 
     With ``ASK`` the turn at the tables goes on.
@@ -125,8 +125,16 @@ def breathe_on_rings(world, memory, frames, packets, sockets, umem, pollfds, clo
         if is_new:
             if state.doorbell:
                 return Event.DOORBELL
-            count = rings.receive_all(
-                memory, packets, sockets, umem, frames, BATCH_SIZE, SEGMENTS_LIMIT
+            count = live.receive_all(
+                memory,
+                state.address,
+                rings,
+                sockets,
+                umem,
+                queues,
+                frames,
+                BATCH_SIZE,
+                SEGMENTS_LIMIT,
             )
             state.count = count
         works = count or (state.keeps_house and (director.held_count or director.soliciting))
@@ -140,10 +148,10 @@ def breathe_on_rings(world, memory, frames, packets, sockets, umem, pollfds, clo
             stays = state.lock != 0 and _leave_from_shared(tables, frames)
             if not stays:
                 _leave(state)
-            state.refused += rings.send_leaving(
-                memory, state.address, packets, sockets, umem, frames, leaving
+            state.refused += live.send_leaving(
+                memory, state.address, rings, sockets, umem, queues, frames, leaving
             )
-            rings.release_slots(memory, umem, frames, count)
+            live.release_slots(memory, umem, frames, count)
             if stays:
                 _leave(state)
             state.row = NEW_BATCH
@@ -238,7 +246,7 @@ class Worker:
     def _run(self) -> None:
         linux.wake_at_once()
         try:
-            if isinstance(self.driver, rings.Rings):
+            if isinstance(self.driver, live.Live):
                 self._run_compiled(self.driver)
             else:
                 self._run_plain()
@@ -250,13 +258,13 @@ class Worker:
             self._breathing = False
         self._answer_calls()
 
-    def _run_compiled(self, driver: rings.Rings) -> None:
+    def _run_compiled(self, driver: live.Live) -> None:
         pollfds = self._pollfds(driver)
         clock = np.zeros(2, np.int64)
         director, memory = self._engine.director, self._engine.reservation.array
         while not self._stopping:
-            places = driver.rings, driver.sockets, driver.umem
-            event = breathe_on_rings(
+            places = driver.places
+            event = breathe_live(
                 director.tables.all, memory, self._frames, *places, pollfds, clock, self._loop
             )
             if event == Event.DOORBELL:
@@ -270,7 +278,7 @@ class Worker:
                 driver.clear_errors()
                 time.sleep(IDLE_MS / 1_000)  # until the interface is up again there is no more
 
-    def _pollfds(self, driver: rings.Rings) -> Any:
+    def _pollfds(self, driver: live.Live) -> Any:
         descriptors = [self._doorbell, *driver.descriptors()]
         pollfds = records(linux.POLLFD, len(descriptors))
         pollfds["fd"] = descriptors
@@ -294,7 +302,7 @@ class Worker:
 
 
 class Engine:
-    """A director and its workers, one for each driver; more than one takes ``rings.Rings``.
+    """A director and its workers, one for each driver; more than one takes ``live.Live``.
 
     ``call`` runs a function between two breaths, in the first worker's thread: the only way for
     anybody else to touch the tables.  ``on_wants`` is called by any worker, when next hops are to

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pylvs.drivers import linux, packet_ring, rings, xdp
+from pylvs.drivers import linux, live
 from pylvs.engine import mailbox
 from pylvs.engine.director import NEW_BATCH, Director, announce
-from pylvs.engine.loop import LOOP, breathe_on_rings
+from pylvs.engine.loop import LOOP, breathe_live
 from pylvs.frames import FRAME
 from pylvs.jit import mark_compiled, records
 from pylvs.tables.sizes import Limits
@@ -13,8 +13,8 @@ from pylvs.tables.sizes import Limits
 SMALL = Limits(connections=16)
 
 
-def warm(live: bool = True) -> None:
-    """Compile what a director calls, or load it from the cache; ``live`` with interfaces' loop."""
+def warm(moves: bool = True) -> None:
+    """Compile what a director calls, or load it from the cache; ``moves``: frames as well."""
     director = Director(SMALL)
     tables, memory, frames = director.tables, director.memory, director.frames
     director.direct(0, 0)
@@ -23,19 +23,19 @@ def warm(live: bool = True) -> None:
     mailbox.carry_out(tables, kind=mailbox.FAIL_NEIGHBOUR)
     mailbox.aim_all(tables.all)
     mailbox.forget(tables.all, 0, True, 0, 0)
-    if not live:
+    if not moves:
         mark_compiled("core")
         return
     loop = records(LOOP, 1)
     loop[0]["doorbell"] = 1
     loop[0]["row"] = NEW_BATCH
-    nothing = records(packet_ring.RING, 0), records(xdp.SOCKET, 0), records(xdp.UMEM, 1)
+    nothing = live.Live(0).places
     pollfds = records(linux.POLLFD, 1)
     clock = np.zeros(2, np.int64)
-    breathe_on_rings(tables.all, memory, frames, *nothing, pollfds, clock, loop)
-    rings.transmit(memory, 0, *nothing, records(FRAME, 1), 0)
+    breathe_live(tables.all, memory, frames, *nothing, pollfds, clock, loop)
+    live.transmit(memory, 0, *nothing, records(FRAME, 1), 0)
     mark_compiled("core")
-    mark_compiled("rings")
+    mark_compiled("all")
 
 
 if __name__ == "__main__":

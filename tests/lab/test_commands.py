@@ -1,6 +1,7 @@
 """The commands as people type them: demo, up, exec, status, down, realserver, --tap, plug-ins."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -90,9 +91,11 @@ def test_a_nat_servers_gateway_is_put_back(route):
         assert lab.shell("rs1", "ip route show default").strip() == route
 
 
-@pytest.mark.parametrize("mode", ["dr", "tun"])
-@pytest.mark.parametrize("version", [4, 6])
-def test_a_director_on_a_tap_device_is_a_station_of_its_own(mode, version):
+@pytest.mark.parametrize(
+    ("mode", "version", "workers"),
+    [("dr", 4, 1), ("dr", 6, 1), ("tun", 4, 1), ("tun", 6, 1), ("dr", 4, 2)],
+)
+def test_a_director_on_a_tap_device_is_a_station_of_its_own(mode, version, workers):
     """The TAP device joins the LAN by a bridge; nobody but the director answers for DIP and VIP."""
     with Lab(topology(mode, version)) as lab:
         start_stations(lab)
@@ -110,7 +113,7 @@ def test_a_director_on_a_tap_device_is_a_station_of_its_own(mode, version):
         words += ["--vip", shape.endpoint, "--scheduler", "rr", "--mode", mode]
         for address in shape.servers.values():
             words += ["--rs", address]
-        lab.start_director(words)
+        lab.start_director([*words, "--workers", str(workers)])
         lab.shell("director", "ip link set tap0 master br0")
         time.sleep(0.5)
         answers = sorted(ask(lab, "upload", 100_000)[0].split()[1] for _ in range(4))
@@ -119,6 +122,29 @@ def test_a_director_on_a_tap_device_is_a_station_of_its_own(mode, version):
             ping = f"ping -c 1 -W 2 {address} >/dev/null && echo up"
             assert lab.shell("client", ping).strip() == "up"
         assert f"TCP  {shape.endpoint}" in lab.stop_director()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_director_on_a_tun_device_gets_what_the_host_routes_there(workers):
+    """Bare packets, GSO frames among them, which the director cuts for its tunnels."""
+    with Lab(topology("tun")) as lab:
+        start_stations(lab)
+        shape = lab.topology
+        for name in ("ip_forward", "conf/eth0/proxy_arp"):
+            lab.shell("director", f"echo 1 > /proc/sys/net/ipv4/{name}")
+        words = ["--tun", "tun0", "--dip", "192.168.0.10", "--workers", str(workers)]
+        words += ["--vip", shape.endpoint, "--scheduler", "rr", "--mode", "tun"]
+        for address in shape.servers.values():
+            words += ["--rs", address]
+        lab.start_director(words)
+        lab.shell("director", f"ip route add {shape.vip} dev tun0")
+        answers = sorted(ask(lab, "upload", 1_000_000)[0].split()[1] for _ in range(4))
+        assert answers == ["rs1", "rs1", "rs2", "rs2"]
+        ping = f"ping -c 1 -W 2 {shape.vip} >/dev/null && echo up"
+        assert lab.shell("client", ping).strip() == "up"
+        said = lab.stop_director()
+        assert f"TCP  {shape.endpoint}" in said
+        assert re.search(r"^segmented +[1-9]", said, re.MULTILINE)
 
 
 def test_a_plug_in_scheduler_decides_on_live_rings():

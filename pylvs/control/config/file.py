@@ -216,8 +216,6 @@ def check_place(place: schema.Place, table: dict[ServiceKey, Service]) -> list[F
         )
     if place.driver != "auto" and not place.interfaces:
         faults.append(Fault("director.driver", "is for interfaces; TAP and TUN have their own"))
-    if place.workers > 1 and not place.interfaces:
-        faults.append(Fault("director.workers", "are for interfaces; TAP and TUN have one"))
     if place.tun and METHODS["dr"] in methods:
         faults.append(
             Fault("director.tun", "has no link layer: DR cannot work there; use nat or tun")

@@ -1,11 +1,11 @@
-"""Frames of real interfaces: a packet ring for each, and XDP sockets for what they are fast at.
+"""Frames from and to the system, moved in compiled code: interfaces, TAP and TUN devices.
 
-    interface -> XDP program -> claimed? -> XDP socket --+                 +-> XDP socket
+    interface -> BPF program -> claimed? -> XDP socket --+                 +-> XDP socket
                      |                                   +-> frames -> ... +
-                     +-> host, packet ring --------------+                 +-> GSO: packet socket
+                     +-> host, packet rings -------------+                 +-> GSO: packet socket
 
-Without a program the packet rings have it all.  With one they have what it does not take, so what
-the director can do is the same by either.
+Without XDP the packet rings have it all.  With it they have what the program does not take, so what
+the director can do is the same by either.  A TAP or TUN device's queue stands for all of them.
 """
 
 import logging
@@ -13,12 +13,13 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from pylvs.drivers import linux, packet_ring, xdp
-from pylvs.drivers.base import Port
+from pylvs.drivers import linux, packet_ring, tuntap, xdp
+from pylvs.drivers.base import SLOT_SIZE, SLOTS, Port
 from pylvs.drivers.filter import Filter
 from pylvs.errors import HostError
 from pylvs.frames import NONE
 from pylvs.jit import compiled, door, records
+from pylvs.wire import ethernet
 
 log = logging.getLogger("pylvs")
 
@@ -27,8 +28,13 @@ Groups = dict[tuple[int, int], int]
 
 
 @compiled
-def receive_all(memory, rings, sockets, umem, frames, limit, segments):
-    """Take what waits everywhere; a ring that is always full leaves room for the others."""
+def receive_all(memory, address, rings, sockets, umem, queues, frames, limit, segments):
+    """Take what waits everywhere; a ring that is always full leaves room for the others.
+
+    ``address`` is where ``memory`` begins in the process.
+    """
+    if queues.size:
+        return tuntap.receive_from(memory, address, queues[0], frames, limit, segments)
     count = 0
     for row in range(sockets.size):
         xdp.recycle(memory, umem[0], sockets[row])
@@ -43,32 +49,39 @@ def receive_all(memory, rings, sockets, umem, frames, limit, segments):
 
 
 @compiled
-def send_leaving(memory, address, rings, sockets, umem, frames, leaving):
-    """Send what leaves, in order, from where it lies; return how many the kernel refused.
-
-    ``address`` is where ``memory`` begins in the process.
-    """
+def send_leaving(memory, address, rings, sockets, umem, queues, frames, leaving):
+    """Send what leaves, in order, from where it lies; return how many the kernel refused."""
     refused = 0
     for k in range(leaving):
         frame = frames[frames[k].leaves]
-        ring = rings[packet_ring.RINGS_PER_PORT * frame.port_out]
-        if ring.xdp != NONE:
-            entry = sockets[ring.xdp]
-            if xdp.takes(frame):
-                if not xdp.lies_in_chunk(umem[0], frame):
-                    if xdp.send_copy(memory, umem[0], entry, frame):
-                        continue
-                elif xdp.send(memory, umem[0], entry, frame):
-                    frame.slot = NONE  # the chunk comes back when it was sent
-                    continue
-            if entry.pending:
-                xdp.kick(memory, entry)
-        if not packet_ring.send(memory, address, ring, frame):
+        if queues.size:
+            sent = tuntap.send(memory, address, queues[0], frame)
+        else:
+            sent = _send(memory, address, rings, sockets, umem, frame)
+        if not sent:
             refused += 1
     for row in range(sockets.size):
         if sockets[row].pending:
             xdp.kick(memory, sockets[row])
     return refused
+
+
+@compiled
+def _send(memory, address, rings, sockets, umem, frame):
+    """Send a frame by its interface's XDP socket, or its packet socket; return whether it left."""
+    ring = rings[packet_ring.RINGS_PER_PORT * frame.port_out]
+    if ring.xdp != NONE:
+        entry = sockets[ring.xdp]
+        if xdp.takes(frame):
+            if not xdp.lies_in_chunk(umem[0], frame):
+                if xdp.send_copy(memory, umem[0], entry, frame):
+                    return True
+            elif xdp.send(memory, umem[0], entry, frame):
+                frame.slot = NONE  # the chunk comes back when it was sent
+                return True
+        if entry.pending:
+            xdp.kick(memory, entry)
+    return packet_ring.send(memory, address, ring, frame)
 
 
 @compiled
@@ -83,13 +96,13 @@ def release_slots(memory, umem, frames, count):
 
 
 @door
-def receive(memory, rings, sockets, umem, frames, limit, segments):
-    return receive_all(memory, rings, sockets, umem, frames, limit, segments)
+def receive(memory, address, rings, sockets, umem, queues, frames, limit, segments):
+    return receive_all(memory, address, rings, sockets, umem, queues, frames, limit, segments)
 
 
 @door
-def transmit(memory, address, rings, sockets, umem, frames, leaving):
-    return send_leaving(memory, address, rings, sockets, umem, frames, leaving)
+def transmit(memory, address, rings, sockets, umem, queues, frames, leaving):
+    return send_leaving(memory, address, rings, sockets, umem, queues, frames, leaving)
 
 
 @door
@@ -97,7 +110,79 @@ def release(memory, umem, frames, count):
     release_slots(memory, umem, frames, count)
 
 
-class Rings:
+class Live:
+    """A driver whose frames compiled code moves: where it finds them."""
+
+    def __init__(self, segments: int) -> None:
+        self.ports: list[Port] = []
+        self.segments = segments
+        self.memory_size = 0
+        self.rings = records(packet_ring.RING, 0)
+        self.sockets, self.umem = records(xdp.SOCKET, 0), records(xdp.UMEM, 1)
+        self.queues = records(tuntap.QUEUE, 0)
+        self._begin = 0
+        self._reservation: linux.Reservation | None = None
+
+    @property
+    def places(self) -> tuple[Any, ...]:
+        """What ``receive`` and ``transmit`` take of it."""
+        return self.rings, self.sockets, self.umem, self.queues
+
+    def receive(self, frames: Any, limit: int) -> int:
+        assert self._reservation is not None
+        where = self._reservation.array, self._reservation.address
+        return int(receive(*where, *self.places, frames, limit, self.segments))
+
+    def transmit(self, frames: Any, leaving: int) -> int:
+        assert self._reservation is not None
+        where = self._reservation.array, self._reservation.address
+        return int(transmit(*where, *self.places, frames, leaving))
+
+    def release(self, frames: Any, count: int) -> None:
+        assert self._reservation is not None
+        release(self._reservation.array, self.umem, frames, count)
+
+    def attach(self, reservation: linux.Reservation, begin: int) -> None:
+        """Begin to receive; ``begin`` is a multiple of the page size."""
+        self._reservation, self._begin = reservation, begin
+
+    def rebind(self, port: int) -> None:
+        """Nothing is lost here that could come back."""
+
+    def descriptors(self) -> list[int]:
+        raise NotImplementedError
+
+    def clear_errors(self) -> None:
+        """Take the errors that sockets have to tell."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class TunTap(Live):
+    """A TAP (``layer`` 2) or TUN (3) device; one of several workers has a queue of it."""
+
+    def __init__(self, name: str, segments: int, layer: int = 2, workers: int = 1) -> None:
+        super().__init__(segments)
+        self._device, port = tuntap.open_device(name, layer, workers > 1)
+        self.ports.append(port)
+        self.memory_size = linux.page_up(SLOTS * SLOT_SIZE)
+        self.queues = records(tuntap.QUEUE, 1)
+        self.queues[0]["descriptor"] = self._device.fileno()
+        self.queues[0]["link_header"] = ethernet.HEADER_SIZE if port.raw_ip else 0
+
+    def attach(self, reservation: linux.Reservation, begin: int) -> None:
+        super().attach(reservation, begin)
+        self.queues[0]["slots"] = begin
+
+    def descriptors(self) -> list[int]:
+        return [self._device.fileno()]
+
+    def close(self) -> None:
+        self._device.close()
+
+
+class Rings(Live):
     """A driver: interfaces' packet rings, and XDP sockets to send by.
 
     With a ``Filter`` for XDP they receive as well.  ``segments`` is how many segments the GSO
@@ -114,8 +199,7 @@ class Rings:
         workers: int = 1,
         groups: Groups | None = None,
     ) -> None:
-        self.ports: list[Port] = []
-        self.segments = segments
+        super().__init__(segments)
         self._worker, self._workers = worker, workers
         self._groups: Groups = {} if groups is None else groups
         self._packet_sockets: list[socket.socket] = []
@@ -138,8 +222,6 @@ class Rings:
         self._shapes = [each for one in small for each in (one, packet_ring.LARGE_SHAPE)]
         self._rings_size = sum(shape.ring_size for shape in self._shapes)
         self.memory_size = self._rings_size + self._xdp.memory_size
-        self._begin = 0
-        self._reservation: linux.Reservation | None = None
 
     def _queues(self) -> list[tuple[int, str, int]]:
         """Return whose XDP sockets there are to be: one to send by, or all to receive by."""
@@ -165,8 +247,7 @@ class Rings:
         return queues
 
     def attach(self, reservation: linux.Reservation, begin: int) -> None:
-        """Make the rings and begin to receive; ``begin`` is a multiple of the page size."""
-        self._reservation, self._begin = reservation, begin
+        super().attach(reservation, begin)
         for row in range(len(self._shapes)):
             self._open_ring(row)
         self._open_xdp()
@@ -234,21 +315,6 @@ class Rings:
         self._xdp.close()
         self.sockets = self._xdp.table
         self._open_xdp()
-
-    def receive(self, frames: Any, limit: int) -> int:
-        assert self._reservation is not None
-        memory, places = self._reservation.array, (self.rings, self.sockets, self.umem)
-        return int(receive(memory, *places, frames, limit, self.segments))
-
-    def transmit(self, frames: Any, leaving: int) -> int:
-        assert self._reservation is not None
-        memory, address = self._reservation.array, self._reservation.address
-        places = (self.rings, self.sockets, self.umem)
-        return int(transmit(memory, address, *places, frames, leaving))
-
-    def release(self, frames: Any, count: int) -> None:
-        assert self._reservation is not None
-        release(self._reservation.array, self.umem, frames, count)
 
     def descriptors(self) -> list[int]:
         return [one.fileno() for one in (*self._packet_sockets, *self._xdp.opened)]
