@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 
@@ -43,6 +44,7 @@ def main(
             print(f"{subject.name}: left out: {lacking}", file=sys.stderr)
             continue
         chosen.append(subject)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of taking the lab down
     results: report.Results = {subject.name: [] for subject in chosen}
     began = time.monotonic()
     for turn in range(rounds):

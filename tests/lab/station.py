@@ -15,6 +15,7 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 
 
 def known_bytes(size):
@@ -97,13 +98,17 @@ class _From:
         self.opened.sendmsg([data], [source], 0, client)
 
 
-def upload(host, port, size):
+def upload(host, port, size, seconds=0):
+    """Send known bytes, at once or spread over some seconds."""
+    data, pieces = known_bytes(size), 100 if seconds else 1
     with socket.create_connection((host, port), 10) as stream:
         stream.settimeout(60)
-        stream.sendall(known_bytes(size))
+        for piece in range(pieces):
+            stream.sendall(data[size * piece // pieces : size * (piece + 1) // pieces])
+            time.sleep(seconds / pieces)
         stream.shutdown(socket.SHUT_WR)
         answer = stream.makefile().readline().split()
-    want = hashlib.sha256(known_bytes(size)).hexdigest()
+    want = hashlib.sha256(data).hexdigest()
     print("same" if answer[0] == want else "different", *answer[1:])
 
 
