@@ -19,7 +19,7 @@ CONTEXT_BEGIN, CONTEXT_END, CONTEXT_QUEUE = 0, 4, 16
 _CONTEXT_SIZE: Final = 24
 # Likewise of one that comes later, when packet sockets have their copy (struct __sk_buff).
 TC_NEXT, TC_DROP = -1, 2
-TC_CONTEXT_BEGIN, TC_CONTEXT_END = 76, 80
+TC_CONTEXT_TAGGED, TC_CONTEXT_BEGIN, TC_CONTEXT_END = 20, 76, 80
 
 # Helpers.
 MAP_LOOKUP: Final = 1

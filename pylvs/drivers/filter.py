@@ -61,6 +61,7 @@ def assemble(mac: int, claimed: int, sockets: int | None) -> bytes:
     """
     program = Program().copy(R9, R1)
     if sockets is None:
+        program.load(4, R2, R1, bpf.TC_CONTEXT_TAGGED).jump_if(R2, "!=", 0, "pass")
         program.load(4, R6, R1, bpf.TC_CONTEXT_BEGIN).load(4, R3, R1, bpf.TC_CONTEXT_END)
     else:
         program.load(4, R6, R1, bpf.CONTEXT_BEGIN).load(4, R3, R1, bpf.CONTEXT_END)
