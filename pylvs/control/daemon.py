@@ -269,12 +269,15 @@ class Daemon:
     def _interface_returned(self, port: int) -> None:
         self.claim_again()
         name = self.driver.ports[port].name
-        try:
-            for worker in self.engine.workers:
+        failed = []
+        for worker in self.engine.workers:
+            try:
                 worker.call(partial(worker.driver.rebind, port))
-        except (OSError, HostError) as error:
-            log.error("interface %s is back and cannot be used: %s", name, error)
-            return
+            except (OSError, HostError) as error:
+                log.error("interface %s is back and cannot be used yet: %s", name, error)
+                failed.append(error)
+        if failed:
+            raise OSError(f"{name} is to be tried again") from failed[0]
         log.warning("interface %s is back", name)
         self.engine.announce(again=True)
 

@@ -11,7 +11,6 @@ ICMP, ARP, fragments, other stations' frames, spans, firewall marks, FTP's data.
 here costs time, never a packet.
 """
 
-import contextlib
 import errno
 import logging
 import os
@@ -22,6 +21,7 @@ from typing import Final
 
 from pylvs.drivers import bpf
 from pylvs.drivers.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
+from pylvs.errors import HostError
 from pylvs.wire.text import address_of, is_ipv6
 
 log = logging.getLogger("pylvs")
@@ -32,6 +32,7 @@ TO, TO_ANY_PORT, TO_HOST, FROM, FROM_ANY_PORT = range(5)
 _KEY: Final = struct.Struct(">16sBBH")
 """address, protocol, side, port; IPv4's address is mapped into IPv6's"""
 _CAPACITY: Final = 1 << 20
+LONGEST: Final = 3_776  # bytes of a frame that XDP sockets take, see ``drivers.xdp``; others pass
 _QUEUES_LIMIT: Final = 1_024
 _U32: Final = struct.Struct("<I")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
@@ -65,6 +66,7 @@ def assemble(mac: int, claimed: int, sockets: int | None) -> bytes:
         program.load(4, R6, R1, bpf.TC_CONTEXT_BEGIN).load(4, R3, R1, bpf.TC_CONTEXT_END)
     else:
         program.load(4, R6, R1, bpf.CONTEXT_BEGIN).load(4, R3, R1, bpf.CONTEXT_END)
+        program.copy(R2, R6).compute(R2, "+", LONGEST).jump_if_register(R3, ">", R2, "pass")
     _need(program, _ETHERNET + 20 + 4)
     for at in (0, 2, 4):
         part = (mac >> 32 - 8 * at) & 0xFFFF
@@ -150,14 +152,14 @@ class _Attached:
     """One interface's program; of XDP natively if its driver can, with its queues' sockets."""
 
     def __init__(self, name: str, mac: int, claimed: bpf.Map, sockets: bpf.Map | None) -> None:
-        self.index = socket.if_nametoindex(name)
+        self.station = socket.if_nametoindex(name), mac
         self.sockets = sockets
         kind = bpf.TYPE_XDP if sockets else bpf.TYPE_TC
         places = claimed.descriptor, sockets.descriptor if sockets else None
         program = bpf.load(assemble(mac, *places), kind)
         try:
             if sockets is None:
-                self._link = bpf.attach(program, self.index, kind)
+                self._link = bpf.attach(program, self.station[0], kind)
             else:
                 self._link = self._attach_xdp(name, program)
         finally:
@@ -165,10 +167,10 @@ class _Attached:
 
     def _attach_xdp(self, name: str, program: int) -> int:
         try:
-            link = bpf.attach(program, self.index, how=bpf.ATTACH_NATIVE)
+            link = bpf.attach(program, self.station[0], how=bpf.ATTACH_NATIVE)
             log.info("%s: XDP, native", name)
         except OSError as error:
-            link = bpf.attach(program, self.index, how=bpf.ATTACH_GENERIC)
+            link = bpf.attach(program, self.station[0], how=bpf.ATTACH_GENERIC)
             log.info("%s: XDP, generic: natively %s", name, error.strerror)
         return link
 
@@ -195,7 +197,7 @@ class Filter:
         """Have an interface run its program, unless it does; raises OSError."""
         attached = self._attached.get(name)
         if attached is not None:
-            if attached.index == socket.if_nametoindex(name):
+            if attached.station == (socket.if_nametoindex(name), mac):
                 return
             attached.close()
             del self._attached[name]
@@ -220,21 +222,37 @@ class Filter:
     def _change(self, added: Iterable[bytes], removed: Iterable[bytes]) -> None:
         for key in removed:
             self._held.discard(key)
-            with contextlib.suppress(KeyError):  # there was no room for it
+            try:
                 del self._map[key]
+            except KeyError:
+                pass  # there was no room for it
+            except OSError as error:
+                self._give_up(error)
+                return
         for key in added:
             self._held.add(key)
             try:
                 self._map[key] = b"\1"
             except OSError as error:
                 if error.errno not in (errno.E2BIG, errno.ENOMEM):
-                    raise
+                    self._give_up(error)
+                    return
                 if not self._is_full:
                     log.warning("the table of the BPF programs is full; the rest takes longer")
                 self._is_full = True
 
-    def close(self) -> None:
+    def _give_up(self, error: OSError) -> None:
+        """Leave it all to nftables: what programs would look for is not to be changed any more."""
+        if self.xdp:
+            raise HostError(f"bpf refuses what --driver xdp needs: {error.strerror}") from None
+        log.warning("bpf refuses changes (%s): nftables does its work", error.strerror)
+        self._detach()
+
+    def _detach(self) -> None:
         for one in self._attached.values():
             one.close()
         self._attached.clear()
+
+    def close(self) -> None:
+        self._detach()
         self._map.close()

@@ -9,6 +9,7 @@ the director can do is the same by either.  A TAP or TUN device's queue stands f
 """
 
 import logging
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
@@ -82,6 +83,15 @@ def _send(memory, address, rings, sockets, umem, frame):
         if entry.pending:
             xdp.kick(memory, entry)
     return packet_ring.send(memory, address, ring, frame)
+
+
+@compiled
+def count_pending(sockets):
+    """Return how many frames wait that the kernel did not take."""
+    count = 0
+    for row in range(sockets.size):
+        count += sockets[row].pending
+    return count
 
 
 @compiled
@@ -227,7 +237,7 @@ class Rings(Live):
         """Return whose XDP sockets there are to be: one to send by, or all to receive by."""
         queues = []
         for row, port in enumerate(self.ports):
-            count = xdp.queues_of(port.name)
+            count = xdp.queues_of(port.name, "rx" if self._receives_by_xdp else "tx")
             if not self._receives_by_xdp:
                 queues += [(row, port.name, self._worker)] if self._worker < count else []
                 continue
@@ -283,8 +293,10 @@ class Rings(Live):
             log.info("%s: frames are sent one by one", error)
             self.sockets = records(xdp.SOCKET, 0)
         else:
-            for row, (port, _, _) in reversed([*enumerate(self._xdp.queues)]):
-                self.rings[packet_ring.RINGS_PER_PORT * port]["xdp"] = row
+            self.sockets = self._xdp.table
+            for row, (port, name, queue) in reversed([*enumerate(self._xdp.present)]):
+                if queue < xdp.queues_of(name, "tx"):  # nothing would ever leave by another
+                    self.rings[packet_ring.RINGS_PER_PORT * port]["xdp"] = row
         if self._filter is not None:
             self._attach(self._filter)
 
@@ -292,8 +304,9 @@ class Rings(Live):
         """Have the interfaces' programs run, and feed those sockets that receive."""
         try:
             for port in self.ports:
-                claimed.attach(port.name, port.mac)
-            for row, (_, name, queue) in enumerate(self._xdp.queues if claimed.xdp else ()):
+                if os.path.exists(f"/sys/class/net/{port.name}"):
+                    claimed.attach(port.name, packet_ring.port_of(port.name).mac)
+            for row, (_, name, queue) in enumerate(self._xdp.present if claimed.xdp else ()):
                 claimed.feed(name, queue, self._xdp.opened[row].fileno())
         except OSError as error:
             if claimed.xdp:
@@ -313,7 +326,6 @@ class Rings(Live):
             old.close()
         self.rings["xdp"] = NONE
         self._xdp.close()
-        self.sockets = self._xdp.table
         self._open_xdp()
 
     def descriptors(self) -> list[int]:

@@ -35,6 +35,7 @@ from pylvs.wire.memory import (
 SLOTS_MIN: Final = 4_096
 _SLOT_OVERHEAD: Final = 224  # tpacket2_hdr, sockaddr_ll, headroom, link header with a tag, rounding
 _LINK_HEADER: Final = 18
+_MTU_MAX: Final = 9_216  # 40 MB; what is larger goes with the large frames
 _LOAD_LENGTH, _JUMP_IF_GREATER, _RETURN = 0x80, 0x25, 0x06  # of classic BPF
 _ALL: Final = 0xFFFF_FFFF
 SEND_BUFFER: Final = 16 << 20
@@ -79,6 +80,7 @@ def small_shape(mtu: int) -> Shape:
     Slots are an odd number of cache lines: with even ones their headers would compete for the same
     few cache sets.
     """
+    mtu = min(mtu, _MTU_MAX)
     slot_size = (mtu + _SLOT_OVERHEAD + 63) // 64 // 2 * 128 + 64
     block_size = 1 << max(18, (slot_size - 1).bit_length())
     per_block = block_size // slot_size

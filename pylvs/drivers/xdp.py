@@ -64,7 +64,7 @@ SOCKET: Final = np.dtype(
         ("descriptor", np.int64),
         ("port", np.int64),
         ("receives", np.int64),
-        ("pending", np.int64),  # frames in the send ring that the kernel was not told of
+        ("pending", np.int64),  # frames in the send ring that the kernel has not taken
         # Where each ring's counters, entries and need for a call lie in memory.
         *((f"{ring}_{place}", np.int64) for ring in RINGS for place in _PLACES),
     ]
@@ -178,15 +178,16 @@ def takes(frame):
 
 @compiled
 def kick(memory, entry):
-    """Have the kernel send what is in the ring; what it does not take now stays there."""
-    entry.pending = 0
+    """Have the kernel send what is in the ring; what it does not take now is tried again."""
+    produced = load_native_u32(memory, entry.sending_produced)
     for _ in range(_KICKS):
         before = load_native_u32(memory, entry.sending_consumed)
-        if before == load_native_u32(memory, entry.sending_produced):
-            return
+        if before == produced:
+            break
         linux.sendto(entry.descriptor, 0, 0, linux.MSG_DONTWAIT, 0, 0)
         if load_native_u32(memory, entry.sending_consumed) == before:
-            return
+            break
+    entry.pending = (produced - load_native_u32(memory, entry.sending_consumed)) & _COUNTER
 
 
 @compiled
@@ -225,6 +226,8 @@ def _take_back_sent(memory, umem, entry):
 def recycle(memory, umem, entry):
     """Take back the chunks that were sent, and give the kernel those it may fill."""
     _take_back_sent(memory, umem, entry)
+    if entry.pending:
+        kick(memory, entry)
     if not entry.receives:
         return
     produced = load_native_u32(memory, entry.filling_produced)
@@ -256,9 +259,10 @@ _OPTIONS: Final = (
 """What makes each of ``RINGS``, where in the socket's file it lies, and the size of its entries."""
 
 
-def queues_of(name: str) -> int:
-    """Return how many receive queues an interface has."""
-    return sum(one.startswith("rx-") for one in os.listdir(f"/sys/class/net/{name}/queues"))
+def queues_of(name: str, direction: str) -> int:
+    """Return how many queues an interface has, ``rx`` or ``tx``."""
+    listed = os.listdir(f"/sys/class/net/{name}/queues")
+    return sum(one.startswith(f"{direction}-") for one in listed)
 
 
 def _bind(opened: socket.socket, address: bytes) -> None:
@@ -282,6 +286,7 @@ class Sockets:
 
     def __init__(self, queues: list[tuple[int, str, int]], receives: bool) -> None:
         self.queues = queues
+        self.present = queues  # those whose interfaces there are
         self._receives = receives
         self._chunks = len(queues) * (CHUNKS_TO_RECEIVE if receives else CHUNKS_TO_SEND)
         self.table = records(SOCKET, len(queues))
@@ -299,7 +304,9 @@ class Sockets:
     def open(self, reservation: linux.Reservation, begin: int) -> None:
         """Make the sockets, in ``memory_size`` bytes from ``begin`` on; raises HostError."""
         self._reservation, self._begin = reservation, begin
-        if not self.queues:
+        self.present = [one for one in self.queues if os.path.exists(f"/sys/class/net/{one[1]}")]
+        self.table = records(SOCKET, len(self.present))
+        if not self.present:
             return
         umem = self.umem[0]
         umem["spare"] = begin + len(self.queues) * SOCKET_SPACE
@@ -307,7 +314,7 @@ class Sockets:
         numbers = reservation.array[int(umem["spare"]) :][: 4 * self._chunks].view(np.uint32)
         numbers[:] = np.arange(self._chunks)
         umem["spare_count"] = self._chunks
-        for row, (port, name, queue) in enumerate(self.queues):
+        for row, (port, name, queue) in enumerate(self.present):
             try:
                 self._open(row, port, name, queue)
             except OSError as error:
@@ -343,7 +350,10 @@ class Sockets:
         shared = self.opened[0].fileno() if row else 0
         address = (linux.AF_XDP, how, socket.if_nametoindex(name), queue, shared)
         _bind(opened, struct.pack("<HHIII", *address))
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, linux.SO_SNDBUFFORCE, SEND_BUFFER)
+        except PermissionError:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # what is allowed
 
     def close(self) -> None:
         """Close the sockets; their rings are unmapped first, which would keep them bound."""

@@ -44,6 +44,7 @@ from pylvs.tables import connections
 from pylvs.tables.sizes import REASSEMBLY_LIMIT, REASSEMBLY_SLOT
 
 IDLE_MS: Final = 100  # the longest the loop sleeps: expiry and ARP retries wait no longer
+SOON_MS: Final = 1  # and while frames wait that the kernel did not take
 SEGMENTS_LIMIT: Final = BORN_LIMIT - 2 * BATCH_SIZE
 """Segments the GSO frames of one batch may make, less what else it may give birth to."""
 
@@ -68,6 +69,7 @@ LOOP: Final = np.dtype(
         ("now_ms", np.int64),
         ("lock", np.int64),  # where the mutex of those who take turns is; 0: there is one worker
         ("scratch", np.int64),  # this worker's region of memory for frames born in the director
+        ("in_turn", np.int64),  # whether it is this worker's turn
         ("keeps_house", np.int64),  # expiry and frames on hold are this worker's
         ("refused", np.int64),  # frames that the kernel did not take, not counted yet
     ],
@@ -87,6 +89,7 @@ def _enter(tables, state, clock):
     """Wait for this worker's turn at the tables."""
     if state.lock:
         linux.lock_mutex(state.lock)
+        state.in_turn = 1
         tables.director[0].scratch_begin = state.scratch
     tables.reasons[Reason.SEND_FAILED] += state.refused
     state.refused = 0
@@ -96,6 +99,7 @@ def _enter(tables, state, clock):
 @compiled
 def _leave(state):
     if state.lock:
+        state.in_turn = 0
         linux.unlock_mutex(state.lock)
 
 
@@ -166,7 +170,8 @@ def breathe_live(world, memory, frames, rings, sockets, umem, queues, pollfds, c
             state.wanted = director.wanted
             return Event.WANTS
         if count == 0 and swept:
-            linux.poll(pollfds.ctypes.data, pollfds.size, IDLE_MS)
+            wait_ms = SOON_MS if live.count_pending(sockets) else IDLE_MS
+            linux.poll(pollfds.ctypes.data, pollfds.size, wait_ms)
             for i in range(pollfds.size):
                 if pollfds[i].revents & linux.POLLERR:
                     return Event.TROUBLE
@@ -252,7 +257,7 @@ class Worker:
                 self._run_plain()
         except BaseException as error:
             self.failure = error
-        if self._engine.mutex and self._loop[0]["row"] != NEW_BATCH:  # it stopped in its turn
+        if self._engine.mutex and self._loop[0]["in_turn"]:
             self._engine.mutex.release()
         with self._lock:
             self._breathing = False
@@ -285,14 +290,19 @@ class Worker:
         pollfds["events"] = linux.POLLIN
         return pollfds
 
-    def _run_plain(self) -> None:
-        director = self._engine.director
+    def _poller(self) -> select.poll:
         poller = select.poll()
         for descriptor in [self._doorbell, *self.driver.descriptors()]:
             poller.register(descriptor, select.POLLIN)
+        return poller
+
+    def _run_plain(self) -> None:
+        director = self._engine.director
+        poller = self._poller()
         while not self._stopping:
             if self._loop[0]["doorbell"]:
                 self._answer_calls()
+                poller = self._poller()  # one may be another now
             if breathe(director, self.driver, linux.monotonic_ms()) == 0:
                 poller.poll(IDLE_MS)
             wanted = int(director.tables.director[0]["wanted"])
