@@ -150,7 +150,7 @@ def command(
 
     places = (interfaces, tap, tun, dips, gateways, local)
     named = any((*places, settings, marks, *stated.values()))
-    named = named or not (connections is workers is None) or driver != "auto"
+    named = named or driver != "auto" or not (connections is None and workers is None)
     if config and named:
         raise UsageError("--config states everything: --iface, --vip and the like exclude it")
     if not config and not named and os.path.exists(file.DEFAULT_PATH):

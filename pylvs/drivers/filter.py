@@ -21,7 +21,9 @@ from typing import Final
 
 from pylvs.drivers import bpf
 from pylvs.drivers.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
+from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
+from pylvs.wire import ethernet, ipv4, ipv6, transport
 from pylvs.wire.text import address_of, is_ipv6
 
 log = logging.getLogger("pylvs")
@@ -32,11 +34,10 @@ TO, TO_ANY_PORT, TO_HOST, FROM, FROM_ANY_PORT = range(5)
 _KEY: Final = struct.Struct(">16sBBH")
 """address, protocol, side, port; IPv4's address is mapped into IPv6's"""
 _CAPACITY: Final = 1 << 20
-LONGEST: Final = 3_776  # bytes of a frame that XDP sockets take, see ``drivers.xdp``; others pass
 _QUEUES_LIMIT: Final = 1_024
 _U32: Final = struct.Struct("<I")
 _MAPPED: Final = bytes(10) + b"\xff\xff"
-_PROTOCOLS: Final = {"tcp": 6, "udp": 17}
+_PROTOCOLS: Final = {"tcp": ipv4.TCP, "udp": ipv4.UDP}
 _SIDES: Final = {
     "services": TO,
     "any_port": TO_ANY_PORT,
@@ -46,13 +47,12 @@ _SIDES: Final = {
 }
 """The sets of claims that a program looks for, of nftables' rules in their order."""
 
-_ETHERNET: Final = 14
 _KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -20, -4, -3, -2  # on the program's stack
 
 
-def _as_read(number: int, size: int = 2) -> int:
-    """Return a field of the network's as the machine reads it, little-endian as x86-64 is."""
-    return int.from_bytes(number.to_bytes(size, "big"), "little")
+def _as_read(number: int) -> int:
+    """Return 16 bits of the network's as the machine reads them, little-endian as x86-64 is."""
+    return int.from_bytes(number.to_bytes(2, "big"), "little")
 
 
 def assemble(mac: int, claimed: int, sockets: int | None) -> bytes:
@@ -66,19 +66,22 @@ def assemble(mac: int, claimed: int, sockets: int | None) -> bytes:
         program.load(4, R6, R1, bpf.TC_CONTEXT_BEGIN).load(4, R3, R1, bpf.TC_CONTEXT_END)
     else:
         program.load(4, R6, R1, bpf.CONTEXT_BEGIN).load(4, R3, R1, bpf.CONTEXT_END)
-        program.copy(R2, R6).compute(R2, "+", LONGEST).jump_if_register(R3, ">", R2, "pass")
-    _need(program, _ETHERNET + 20 + 4)
+        program.copy(R2, R6).compute(R2, "+", ethernet.HEADER_SIZE + MTU_MAX).jump_if_register(
+            R3, ">", R2, "pass"
+        )
+    _need(program, ipv4.HEADER_SIZE)
     for at in (0, 2, 4):
         part = (mac >> 32 - 8 * at) & 0xFFFF
         program.load(2, R2, R6, at).jump_if(R2, "!=", _as_read(part), "pass")
-    program.load(2, R2, R6, 12)
-    program.jump_if(R2, "==", _as_read(0x0800), "ipv4")
-    program.jump_if(R2, "!=", _as_read(0x86DD), "pass")
-    _need(program, _ETHERNET + 40 + 4)
+    program.load(2, R2, R6, ethernet.TYPE)
+    program.jump_if(R2, "==", _as_read(ethernet.IPV4), "ipv4")
+    program.jump_if(R2, "!=", _as_read(ethernet.IPV6), "pass")
+    _need(program, ipv6.HEADER_SIZE)
     _look_up(program, claimed, 6)
     program.label("ipv4")
-    program.load(1, R2, R6, _ETHERNET).jump_if(R2, "!=", 0x45, "pass")
-    program.load(2, R2, R6, _ETHERNET + 6).jump_if(R2, "&", _as_read(0x3FFF), "pass")
+    program.load(1, R2, R6, ethernet.HEADER_SIZE).jump_if(R2, "!=", 0x45, "pass")
+    program.load(2, R2, R6, ethernet.HEADER_SIZE + ipv4.FRAGMENT)
+    program.jump_if(R2, "&", _as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), "pass")
     _look_up(program, claimed, 4)
     program.label("take")
     if sockets is None:
@@ -89,27 +92,36 @@ def assemble(mac: int, claimed: int, sockets: int | None) -> bytes:
     return program.label("pass").set(R0, bpf.XDP_PASS).exit().assemble()
 
 
-def _need(program: Program, size: int) -> None:
-    """Let what is shorter pass."""
+def _need(program: Program, header: int) -> None:
+    """Let what is too short for an IP header and ports pass."""
+    size = ethernet.HEADER_SIZE + header + transport.PORTS_SIZE
     program.copy(R2, R6).compute(R2, "+", size).jump_if_register(R2, ">", R3, "pass")
 
 
 def _look_up(program: Program, claimed: int, family: int) -> None:
     """Jump to ``take`` if either end of a packet is claimed, else to ``pass``."""
-    protocol, ends, size, transport = (9, (16, 12), 4, 20) if family == 4 else (6, (24, 8), 16, 40)
+    if family == 4:
+        protocol, size, ports = ipv4.PROTOCOL, 4, ipv4.HEADER_SIZE
+        ends = ipv4.DESTINATION, ipv4.SOURCE
+    else:
+        protocol, size, ports = ipv6.NEXT_HEADER, 16, ipv6.HEADER_SIZE
+        ends = ipv6.DESTINATION, ipv6.SOURCE
     ready = f"ports of IPv{family}"
-    program.load(1, R2, R6, _ETHERNET + protocol).jump_if(R2, "==", _PROTOCOLS["tcp"], ready)
+    program.load(1, R2, R6, ethernet.HEADER_SIZE + protocol).jump_if(
+        R2, "==", _PROTOCOLS["tcp"], ready
+    )
     program.jump_if(R2, "!=", _PROTOCOLS["udp"], "pass").label(ready)
     program.store(1, FRAME_POINTER, _PROTOCOL_AT, R2).copy(R7, R2)
     if family == 4:
         for at in (0, 4, 8):
             word = int.from_bytes(_MAPPED[at : at + 4], "little")
             program.store_number(4, FRAME_POINTER, _KEY_AT + at, word)
-    for end, side, port in ((ends[0], TO, transport + 2), (ends[1], FROM, transport)):
+    sides = (TO, ports + transport.DESTINATION_PORT), (FROM, ports + transport.SOURCE_PORT)
+    for end, (side, port) in zip(ends, sides, strict=True):
         for at in range(0, size, 4):
-            program.load(4, R2, R6, _ETHERNET + end + at)
+            program.load(4, R2, R6, ethernet.HEADER_SIZE + end + at)
             program.store(4, FRAME_POINTER, _KEY_AT + 16 - size + at, R2)
-        program.load(2, R2, R6, _ETHERNET + port).store(2, FRAME_POINTER, _PORT_AT, R2)
+        program.load(2, R2, R6, ethernet.HEADER_SIZE + port).store(2, FRAME_POINTER, _PORT_AT, R2)
         _ask(program, claimed, side, "take")
         program.store_number(2, FRAME_POINTER, _PORT_AT, 0)
         _ask(program, claimed, side + 1, "take")
@@ -191,10 +203,13 @@ class Filter:
         self._map = bpf.Map(bpf.HASH, _KEY.size, 1, _CAPACITY)
         self._held: set[bytes] = set()
         self._is_full = False
+        self._is_given_up = False
         self._attached: dict[str, _Attached] = {}
 
     def attach(self, name: str, mac: int) -> None:
         """Have an interface run its program, unless it does; raises OSError."""
+        if self._is_given_up:
+            return
         attached = self._attached.get(name)
         if attached is not None:
             if attached.station == (socket.if_nametoindex(name), mac):
@@ -245,6 +260,7 @@ class Filter:
         """Leave it all to nftables: what programs would look for is not to be changed any more."""
         if self.xdp:
             raise HostError(f"bpf refuses what --driver xdp needs: {error.strerror}") from None
+        self._is_given_up = True
         log.warning("bpf refuses changes (%s): nftables does its work", error.strerror)
         self._detach()
 

@@ -113,6 +113,7 @@ clock_gettime: Final = library_function("clock_gettime", *[pointer] * 2)
 
 
 _MUTEX_SIZE: Final = 64
+_SEND_BUFFER: Final = 16 << 20
 _SCHED_SETATTR: Final = 314
 _SLICE_MIN_NS: Final = 100_000
 
@@ -194,6 +195,14 @@ def attach_filter(descriptor: int, *instructions: tuple[int, int, int, int]) -> 
     if _libc.setsockopt(descriptor, socket.SOL_SOCKET, SO_ATTACH_FILTER, request, len(request)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def enlarge_send_buffer(opened: socket.socket) -> None:
+    """Let a socket hold a batch of the largest frames, or as much as is allowed."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, _SEND_BUFFER)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
 
 def bind(descriptor: int, address: bytes) -> None:

@@ -320,10 +320,9 @@ class Rings(Live):
         for row in range(
             packet_ring.RINGS_PER_PORT * port, packet_ring.RINGS_PER_PORT * (port + 1)
         ):
-            old = self._packet_sockets[row]
-            self._packet_sockets[row] = packet_ring.open_socket(self.ports[port].name)
-            self._open_ring(row)
-            old.close()
+            with self._packet_sockets[row]:  # closed when the new ring is in its place
+                self._packet_sockets[row] = packet_ring.open_socket(self.ports[port].name)
+                self._open_ring(row)
         self.rings["xdp"] = NONE
         self._xdp.close()
         self._open_xdp()

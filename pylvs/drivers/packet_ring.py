@@ -38,7 +38,6 @@ _LINK_HEADER: Final = 18
 _MTU_MAX: Final = 9_216  # 40 MB; what is larger goes with the large frames
 _LOAD_LENGTH, _JUMP_IF_GREATER, _RETURN = 0x80, 0x25, 0x06  # of classic BPF
 _ALL: Final = 0xFFFF_FFFF
-SEND_BUFFER: Final = 16 << 20
 
 RING: Final = np.dtype(
     [
@@ -101,15 +100,14 @@ def receive_from(memory, rings, port, frames, count, limit, segments_left):
     small = rings[RINGS_PER_PORT * port + SMALL]
     large = rings[RINGS_PER_PORT * port + LARGE]
     while count < limit:
-        ring = small
+        ring, has_small = small, _is_filled(memory, small)
+        barrier()  # what came before a frame that was seen is seen by now
         if _is_filled(memory, large):
-            barrier()  # what came before it is seen by now
+            barrier()
             if not _is_filled(memory, small) or _time_of(memory, large) < _time_of(memory, small):
                 ring = large
-        elif not _is_filled(memory, small):
+        elif not has_small:
             break
-        elif _is_filled_meanwhile(memory, large):
-            continue
         at = int64(ring.at)
         frame = frames[count]
         frame.offset = at + load_native_u16(memory, at + linux.RING_MAC)
@@ -131,13 +129,6 @@ def receive_from(memory, rings, port, frames, count, limit, segments_left):
 @compiled
 def _is_filled(memory, ring):
     return load_native_u32(memory, ring.at + linux.RING_STATUS) & linux.STATUS_USER != 0
-
-
-@compiled
-def _is_filled_meanwhile(memory, ring):
-    """Whether a ring has a frame by now, which may have come before another ring's."""
-    barrier()
-    return _is_filled(memory, ring)
 
 
 @compiled
@@ -263,7 +254,7 @@ def make_ring(opened: socket.socket, name: str, shape: Shape) -> None:
     )
     for option, value in options:
         opened.setsockopt(linux.SOL_PACKET, option, value)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    linux.enlarge_send_buffer(opened)
     slots = shape.blocks * shape.slots_per_block
     request = struct.pack("IIII", shape.block_size, shape.blocks, shape.slot_size, slots)
     try:

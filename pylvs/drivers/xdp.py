@@ -48,7 +48,6 @@ CHUNKS_TO_SEND: Final = 512
 _MASK: Final = RING_ENTRIES - 1
 _COUNTER: Final = 0xFFFF_FFFF
 _DESCRIPTION: Final = 16  # struct xdp_desc: address u64, length u32, options u32
-SEND_BUFFER: Final = 16 << 20
 NOWHERE: Final = 1 << 62
 """Where chunks begin that do not exist: behind all memory."""
 _TRIES, _TRY_S = 100, 0.01
@@ -345,15 +344,11 @@ class Sockets:
         entry["descriptor"] = opened.fileno()
         entry["port"] = port
         entry["receives"] = self._receives
-        entry["pending"] = 0
         how = linux.XDP_SHARED_UMEM if row else linux.XDP_COPY | linux.XDP_USE_NEED_WAKEUP
         shared = self.opened[0].fileno() if row else 0
         address = (linux.AF_XDP, how, socket.if_nametoindex(name), queue, shared)
         _bind(opened, struct.pack("<HHIII", *address))
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, linux.SO_SNDBUFFORCE, SEND_BUFFER)
-        except PermissionError:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # what is allowed
+        linux.enlarge_send_buffer(opened)
 
     def close(self) -> None:
         """Close the sockets; their rings are unmapped first, which would keep them bound."""

@@ -96,14 +96,14 @@ def store_native_u64(memory, at, value):
 
 
 @compiled
-def copy_words(memory, to, at, size):
-    """Copy likewise, and up to seven bytes more."""
-    for i in range(0, size, 8):
-        store_native_u64(memory, to + i, load_native_u64(memory, at + i))
-
-
-@compiled
 def copy(memory, to, at, size):
     """Copy ``size`` bytes from ``at`` to ``to``; the two ranges do not overlap."""
     for i in range(size):  # a slice assignment would allocate a copy in between
         memory[to + i] = memory[at + i]
+
+
+@compiled
+def copy_words(memory, to, at, size):
+    """Copy likewise, eight bytes at a time, and so up to seven more."""
+    for i in range(0, size, 8):
+        store_native_u64(memory, to + i, load_native_u64(memory, at + i))

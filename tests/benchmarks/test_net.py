@@ -11,6 +11,7 @@ from benchmarks.net import pace, report
 from benchmarks.net.generator import _varied, frame_of
 from pylvs.drivers import bpf
 from pylvs.lab.capture import faults
+from tests import programs
 
 MAC = "02:00:00:00:00:01"
 
@@ -24,17 +25,44 @@ def test_frames_are_right_however_they_vary(kind):
     assert not any(faults(one[14:]) for one in sent)
 
 
-def test_the_kernel_takes_the_programs():
+@pytest.fixture
+def state():
+    """Return what the generator's program keeps: when to send, how often, and how many it sent."""
     if os.geteuid():
-        pytest.skip("only root may load them")
+        pytest.skip("only root may load programs")
     try:
-        state = bpf.Map(bpf.ARRAY, 4, pace.STATE.size, 1)
-    except PermissionError:
-        pytest.skip("no bpf here")
-    for kind in ("udp", "syn"):
-        frame, spreads = frame_of("lo", MAC, "192.0.2.10", 80, kind)
-        os.close(bpf.load(pace.assemble(frame, spreads, state.descriptor)))
-    state.close()
+        made = bpf.Map(bpf.ARRAY, 4, pace.STATE.size, 1)
+    except OSError as error:
+        pytest.skip(f"no bpf here: {error}")
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("kind", ["udp", "syn"])
+def test_the_kernel_makes_the_frames_and_keeps_their_checksums_right(state, kind):
+    frame, spreads = frame_of("lo", MAC, "192.0.2.10", 80, kind)
+    program = bpf.load(pace.assemble(frame, spreads, state.descriptor))
+    answers = [programs.run(program, bytes(60)) for _ in range(200)]
+    os.close(program)
+    assert {answer for answer, _ in answers} == {bpf.XDP_TX}
+    made = {one for _, one in answers}
+    assert len(made) == 1 if kind == "udp" else len(made) > 190
+    assert made == {frame} or kind == "syn"
+    assert not any(faults(one[14:]) for one in made)
+    assert pace.STATE.unpack(state[bytes(4)])[2] == 200
+
+
+def test_a_pace_is_kept_in_the_kernel(state):
+    hour_ns = 3_600 * 10**9
+    state[bytes(4)] = pace.STATE.pack(0, hour_ns, 0)
+    frame, spreads = frame_of("lo", MAC, "192.0.2.10", 80, "udp")
+    program = bpf.load(pace.assemble(frame, spreads, state.descriptor))
+    answers = [programs.run(program, bytes(60))[0] for _ in range(3)]
+    os.close(program)
+    assert answers == [bpf.XDP_TX, bpf.XDP_DROP, bpf.XDP_DROP]
+    due, _, sent = pace.STATE.unpack(state[bytes(4)])
+    assert due > hour_ns
+    assert sent == 1
 
 
 def test_what_the_kernel_does_not_take_is_told_with_its_words():

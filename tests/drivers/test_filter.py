@@ -1,13 +1,12 @@
 """The BPF program that knows what is claimed, run by the kernel on frames of ours."""
 
-import ctypes
 import os
-import struct
 
 import pytest
 
 from pylvs.drivers import bpf
 from pylvs.drivers.filter import Filter, assemble, key_of
+from tests import programs
 from tests.packets import DIRECTOR_MAC, MAC_A, ethernet, ipv4, ipv6, tcp, udp
 
 MAC = int.from_bytes(DIRECTOR_MAC, "big")
@@ -24,7 +23,6 @@ CLAIMS = [
     ("own", VIP),
     ("services", f"sctp . {VIP} . 80"),
 ]
-_TEST_RUN = 10
 
 
 @pytest.fixture
@@ -38,19 +36,15 @@ def verdict_of():
         pytest.skip(f"no bpf here: {error}")
     made.replace(CLAIMS)
     program = bpf.load(assemble(MAC, made._map.descriptor, None), bpf.TYPE_TC)
-    library = ctypes.CDLL(None, use_errno=True)
 
-    def run(frame):
-        data = ctypes.create_string_buffer(frame, len(frame))
-        request = struct.pack("<IIIIQQ", program, 0, len(frame), 0, ctypes.addressof(data), 0)
-        buffer = ctypes.create_string_buffer(request, 128)
-        assert library.syscall(321, _TEST_RUN, buffer, 128) == 0, os.strerror(ctypes.get_errno())
-        (answer,) = struct.unpack_from("<i", buffer.raw, 4)
+    def verdict(frame):
+        answer, left = programs.run(program, frame)
+        assert left == frame
         assert answer in (bpf.TC_NEXT, bpf.TC_DROP)
         return answer == bpf.TC_DROP
 
-    run.claims = made
-    yield run
+    verdict.claims = made
+    yield verdict
     os.close(program)
     made.close()
 
