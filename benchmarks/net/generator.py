@@ -43,11 +43,11 @@ _CLIENTS: Final = (
 def frame_of(
     interface: str, mac: str, vip: str, port: int, kind: str
 ) -> tuple[bytes, tuple[pace.Spread, ...]]:
-    """Return the frame, and where it is varied; its checksums are right, or UDP's is left out."""
+    """Return the frame, its checksums right, and where it is varied."""
     own = pathlib.Path(f"/sys/class/net/{interface}/address").read_text(encoding="ascii").strip()
     ends = [mac_of(text).to_bytes(6, "big") for text in (mac, own)]
     if kind == "udp":
-        body = udp(SOURCE, vip, 40_000, port, bytes(18), checksum=False)
+        body = udp(SOURCE, vip, 40_000, port, bytes(18))
         return ethernet(ipv4(SOURCE, vip, 17, body), *ends), ()
     source = SOURCE.rsplit(".", 2)[0] + ".0.0"
     body = tcp(source, vip, 0, port, "S", seq=0xFFFF)

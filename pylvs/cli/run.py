@@ -89,6 +89,14 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     "have as many queues: ethtool -L NAME rx N tx N.",
 )
 @click.option(
+    "--offload",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Whether the kernel forwards what follows in connections that last, by programs of BPF: "
+    "NAT and direct routing by packet rings.  auto does where bpf is allowed.",
+)
+@click.option(
     "--connections",
     type=click.IntRange(1, 1 << 24),
     metavar="N",
@@ -133,6 +141,7 @@ def command(
     local: tuple[str, ...],
     driver: Literal["auto", "packet", "xdp"],
     workers: int | None,
+    offload: Literal["auto", "on", "off"],
     connections: int | None,
     settings: tuple[str, ...],
     marks: tuple[str, ...],
@@ -150,7 +159,8 @@ def command(
 
     places = (interfaces, tap, tun, dips, gateways, local)
     named = any((*places, settings, marks, *stated.values()))
-    named = named or driver != "auto" or not (connections is None and workers is None)
+    named = named or (driver, offload) != ("auto", "auto")
+    named = named or not (connections is None and workers is None)
     if config and named:
         raise UsageError("--config states everything: --iface, --vip and the like exclude it")
     if not config and not named and os.path.exists(file.DEFAULT_PATH):
@@ -161,7 +171,7 @@ def command(
         device = (list(interfaces), tap or "", tun or "")
         ways = (",".join(dips), ",".join(gateways))
         room = connections or 1 << 20
-        place = schema.Place(*device, *ways, list(local), driver, workers or 1, room)
+        place = schema.Place(*device, *ways, list(local), driver, workers or 1, offload, room)
         what = file.of_options(
             place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
         )

@@ -122,6 +122,8 @@ class Daemon:
         self.director = Director(
             Limits(connections=self.place.connections), memory=reservation.array
         )
+        if self.filter is not None and self.filter.offload is not None:
+            self.filter.offload.share(self.director.tables)
         self.manager = Manager(self.director)
         self.manager.clock = linux.monotonic_ms
         self.manager.set_mark_rules(self.stated.marks)
@@ -178,9 +180,16 @@ class Daemon:
 
     def _open_filter(self) -> Filter | None:
         xdp = self.place.driver == "xdp"
+        wants = self.place.offload
+        offloads = wants != "off" and not xdp and not self.options.trace
         try:
-            opened = Filter(xdp)
+            opened = Filter(xdp, offloads)
         except OSError as error:
+            if wants == "on":
+                raise HostError(
+                    f"--offload on needs bpf, and the kernel says: {error.strerror}; run as root, "
+                    "or with CAP_BPF and CAP_NET_ADMIN"
+                ) from None
             if not xdp:
                 log.info("no bpf (%s): nftables alone keeps the host off", error.strerror)
                 return None
@@ -414,6 +423,7 @@ class Daemon:
                 told += 1
             if loop.time() >= next_tick:
                 next_tick += TICK_S
+                self.manager.settle(self.engine.call)
                 self.engine.call(self._tick)
             if interval and loop.time() >= next_stats:
                 next_stats += interval
@@ -432,7 +442,7 @@ class Daemon:
 
     def reasons(self) -> dict[str, int]:
         """Return how many frames had each reason, those that none had left out."""
-        return listing.reasons(self.manager)
+        return listing.reasons(self.manager, self.engine.call)
 
 
 def _be_brief() -> None:

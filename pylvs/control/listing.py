@@ -156,12 +156,15 @@ def read(manager: Manager, call: Call = at_once, *, counted: bool = True) -> lis
 
     What is not ``counted`` has no counters and rates, and is had in two thirds of the time.
     """
+    if counted:
+        manager.settle(call)
     snapshot: _Snapshot = call(partial(_take, manager, counted))
     return snapshot.rows()
 
 
-def totals(manager: Manager) -> Counters:
+def totals(manager: Manager, call: Call = at_once) -> Counters:
     """Return the counters of all services together, also of those that were removed."""
+    manager.settle(call)
     return Counters(*map(int, manager.director.tables.totals))
 
 
@@ -261,13 +264,15 @@ def connections(manager: Manager, call: Call = at_once, begin: int = 0) -> Itera
 
     They are copied by ``call``, some at a time, so that forwarding goes on in between.
     """
+    manager.settle(call)
     at: int | None = begin
     while at is not None:
         taken, at = call(partial(_take_connections, manager, at))
         yield from _connection_rows(manager, taken)
 
 
-def reasons(manager: Manager) -> dict[str, int]:
+def reasons(manager: Manager, call: Call = at_once) -> dict[str, int]:
     """Return how many frames had each reason, those that none had left out."""
+    manager.settle(call)
     counts = manager.director.tables.reasons
     return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}

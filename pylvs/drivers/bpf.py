@@ -18,22 +18,33 @@ XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
 CONTEXT_BEGIN, CONTEXT_END, CONTEXT_QUEUE = 0, 4, 16
 _CONTEXT_SIZE: Final = 24
 # Likewise of one that comes later, when packet sockets have their copy (struct __sk_buff).
-TC_NEXT, TC_DROP = -1, 2
-TC_CONTEXT_TAGGED, TC_CONTEXT_BEGIN, TC_CONTEXT_END = 20, 76, 80
+TC_NEXT, TC_DROP, TC_REDIRECT = -1, 2, 7
+TC_CONTEXT_SIZE, TC_CONTEXT_KIND, TC_CONTEXT_PROTOCOL, TC_CONTEXT_TAGGED = 0, 4, 16, 20
+TC_CONTEXT_BEGIN, TC_CONTEXT_END, TC_CONTEXT_SEGMENT_SIZE = 76, 80, 176
+KIND_HOST: Final = 0  # PACKET_HOST
 
 # Helpers.
 MAP_LOOKUP: Final = 1
 TIME_NS: Final = 5
 RANDOM_U32: Final = 7
+MEND_CHECKSUM: Final = 11  # bpf_l4_csum_replace; that which follow are its flags
+PSEUDO_HEADER, ZERO_IS_NONE = 0x10, 0x20
+REDIRECT: Final = 23
+LOAD_BYTES: Final = 26
+CHANGE_TAIL: Final = 38
+PULL_DATA: Final = 39
+SET_HASH: Final = 48
 REDIRECT_MAP: Final = 51
+COARSE_TIME_NS: Final = 160
 
-HASH, ARRAY, SOCKETS = 1, 2, 17  # types of maps
+HASH, ARRAY, ARRAY_A_CPU, SOCKETS = 1, 2, 6, 17  # types of maps
 _NO_PREALLOCATION: Final = 1
+_SHARED: Final = 1 << 10  # BPF_F_MMAPABLE
 
 _SYSCALL: Final = 321
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _PROGRAM_LOAD, _PROGRAM_RUN, _LINK_CREATE = 5, 10, 28
-TYPE_TC, TYPE_XDP = 3, 6
+TYPE_SOCKET, TYPE_TC, TYPE_XDP = 1, 3, 6
 _ATTACHES: Final = {TYPE_TC: 46, TYPE_XDP: 37}  # BPF_TCX_INGRESS, BPF_XDP
 _LIVE_FRAMES: Final = 2
 _LIVE_BATCH: Final = 64
@@ -41,9 +52,13 @@ _LOG_SIZE: Final = 1 << 16
 ATTACH_GENERIC, ATTACH_NATIVE = 2, 4  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 
 _SIZES: Final = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
-_LOAD, _STORE_NUMBER, _STORE, _MEMORY = 0x01, 0x02, 0x03, 0x60
+_LOAD, _STORE_NUMBER, _STORE, _MEMORY, _ATOMIC = 0x01, 0x02, 0x03, 0x60, 0xC0
 _JUMP, _ARITHMETIC, _REGISTER = 0x05, 0x07, 0x08
-_OPERATORS: Final = {"+": 0x00, "-": 0x10, "&": 0x50, ">>": 0x70, "^": 0xA0, "=": 0xB0}
+_SWAP: Final = 0xDC  # BPF_END, to big-endian
+_OPERATORS: Final = {
+    **{"+": 0x00, "-": 0x10, "*": 0x20, "|": 0x40, "&": 0x50},
+    **{"<<": 0x60, ">>": 0x70, "^": 0xA0, "=": 0xB0},
+}
 _CONDITIONS: Final = {"==": 0x10, ">": 0x20, ">=": 0x30, "&": 0x40, "!=": 0x50, "<=": 0xB0}
 _CALL, _EXIT, _LOAD_MAP = 0x85, 0x95, 0x18
 _PSEUDO_MAP: Final = 1
@@ -87,6 +102,19 @@ class Program:
 
     def copy(self, to: int, source: int) -> Self:
         return self.compute_with(to, "=", source)
+
+    def add_to(self, size: int, to: int, offset: int, source: int) -> Self:
+        """The 4 or 8 bytes at to + offset += source, whoever else does so at the time."""
+        return self._put(_STORE | _ATOMIC | _SIZES[size], to, source, offset)
+
+    def swap(self, register: int, bits: int) -> Self:
+        """Turn the register's low bits, as they were loaded, from the network's order."""
+        return self._put(_SWAP, register, number=bits)
+
+    def set_wide(self, to: int, number: int) -> Self:
+        """to = a number of 64 bits."""
+        self._put(_LOAD_MAP, to, number=number & 0xFFFF_FFFF)
+        return self._put(0, number=number >> 32 & 0xFFFF_FFFF)
 
     def load_map(self, to: int, descriptor: int) -> Self:
         return self._put(_LOAD_MAP, to, _PSEUDO_MAP, 0, descriptor)._put(0)
@@ -157,10 +185,15 @@ def attach(program: int, interface: int, kind: int = TYPE_XDP, how: int = 0) -> 
 
 
 class Map:
-    """A table shared with programs; keys and values are bytes of stated sizes."""
+    """A table shared with programs; keys and values are bytes of stated sizes.
 
-    def __init__(self, kind: int, key_size: int, value_size: int, capacity: int) -> None:
-        how = _NO_PREALLOCATION if kind == HASH else 0
+    One that is ``shared`` may be mapped into memory.
+    """
+
+    def __init__(
+        self, kind: int, key_size: int, value_size: int, capacity: int, shared: bool = False
+    ) -> None:
+        how = _NO_PREALLOCATION if kind == HASH else _SHARED if shared else 0
         request = struct.pack("<IIIII", kind, key_size, value_size, capacity, how)
         self.descriptor = _call(_MAP_CREATE, request)
         self._value_size = value_size

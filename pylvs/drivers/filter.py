@@ -21,6 +21,7 @@ from typing import Final
 
 from pylvs.drivers import bpf
 from pylvs.drivers.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
+from pylvs.drivers.offload import Offload
 from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
 from pylvs.wire import ethernet, ipv4, ipv6, transport
@@ -55,15 +56,19 @@ def _as_read(number: int) -> int:
     return int.from_bytes(number.to_bytes(2, "big"), "little")
 
 
-def assemble(mac: int, claimed: int, sockets: int | None) -> bytes:
+def assemble(
+    mac: int, claimed: int, sockets: int | None, offload: Offload | None = None
+) -> bytes:
     """Return an interface's program; ``claimed`` and ``sockets`` are maps.
 
-    Without sockets it is for what comes after the packet rings.
+    Without sockets it is for what comes after the packet rings, and may forward by itself.
     """
     program = Program().copy(R9, R1)
     if sockets is None:
-        program.load(4, R2, R1, bpf.TC_CONTEXT_TAGGED).jump_if(R2, "!=", 0, "pass")
-        program.load(4, R6, R1, bpf.TC_CONTEXT_BEGIN).load(4, R3, R1, bpf.TC_CONTEXT_END)
+        if offload is not None:
+            offload.begin(program)
+        program.load(4, R2, R9, bpf.TC_CONTEXT_TAGGED).jump_if(R2, "!=", 0, "pass")
+        program.load(4, R6, R9, bpf.TC_CONTEXT_BEGIN).load(4, R3, R9, bpf.TC_CONTEXT_END)
     else:
         program.load(4, R6, R1, bpf.CONTEXT_BEGIN).load(4, R3, R1, bpf.CONTEXT_END)
         program.copy(R2, R6).compute(R2, "+", ethernet.HEADER_SIZE + MTU_MAX).jump_if_register(
@@ -163,12 +168,19 @@ def _packed(text: str) -> bytes:
 class _Attached:
     """One interface's program; of XDP natively if its driver can, with its queues' sockets."""
 
-    def __init__(self, name: str, mac: int, claimed: bpf.Map, sockets: bpf.Map | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        mac: int,
+        claimed: bpf.Map,
+        sockets: bpf.Map | None,
+        offload: Offload | None,
+    ) -> None:
         self.station = socket.if_nametoindex(name), mac
         self.sockets = sockets
         kind = bpf.TYPE_XDP if sockets else bpf.TYPE_TC
         places = claimed.descriptor, sockets.descriptor if sockets else None
-        program = bpf.load(assemble(mac, *places), kind)
+        program = bpf.load(assemble(mac, *places, offload), kind)
         try:
             if sockets is None:
                 self._link = bpf.attach(program, self.station[0], kind)
@@ -195,11 +207,13 @@ class _Attached:
 class Filter:
     """The interfaces' programs and the keys that they all look for; raises OSError without bpf.
 
-    ``xdp``: they feed XDP sockets.  What is attached goes with the process, however it ends.
+    ``xdp``: they feed XDP sockets.  ``offloads``: they forward what the director lets them, once
+    ``offload`` has its tables.  What is attached goes with the process, however it ends.
     """
 
-    def __init__(self, xdp: bool) -> None:
+    def __init__(self, xdp: bool, offloads: bool = False) -> None:
         self.xdp = xdp
+        self.offload = Offload() if offloads else None
         self._map = bpf.Map(bpf.HASH, _KEY.size, 1, _CAPACITY)
         self._held: set[bytes] = set()
         self._is_full = False
@@ -217,7 +231,7 @@ class Filter:
             attached.close()
             del self._attached[name]
         sockets = bpf.Map(bpf.SOCKETS, 4, 4, _QUEUES_LIMIT) if self.xdp else None
-        self._attached[name] = _Attached(name, mac, self._map, sockets)
+        self._attached[name] = _Attached(name, mac, self._map, sockets, self.offload)
 
     def feed(self, name: str, queue: int, descriptor: int) -> None:
         """Have what is claimed of an interface's queue go to an XDP socket; raises OSError."""
@@ -257,11 +271,17 @@ class Filter:
                 self._is_full = True
 
     def _give_up(self, error: OSError) -> None:
-        """Leave it all to nftables: what programs would look for is not to be changed any more."""
+        """Go on without: what programs would look for is not to be changed any more."""
         if self.xdp:
             raise HostError(f"bpf refuses what --driver xdp needs: {error.strerror}") from None
-        self._is_given_up = True
         log.warning("bpf refuses changes (%s): nftables does its work", error.strerror)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Leave it all to nftables from now on."""
+        self._is_given_up = True
+        if self.offload is not None:
+            self.offload.stop()
         self._detach()
 
     def _detach(self) -> None:
@@ -272,3 +292,5 @@ class Filter:
     def close(self) -> None:
         self._detach()
         self._map.close()
+        if self.offload is not None:
+            self.offload.close()

@@ -73,6 +73,7 @@ XDP_PACKET_HEADROOM: Final = 256
 
 SO_ATTACH_FILTER: Final = 26
 SO_SNDBUFFORCE: Final = 32
+SO_ATTACH_BPF: Final = 50
 MSG_DONTWAIT: Final = 0x40
 POLLIN: Final = 1
 POLLERR: Final = 8
@@ -210,6 +211,11 @@ def bind(descriptor: int, address: bytes) -> None:
     if _libc.bind(descriptor, address, len(address)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def map_over(table: Any, descriptor: int) -> None:
+    """Map a descriptor's file over a table that has whole pages of memory to itself."""
+    _map(table.ctypes.data, table.nbytes, _MAP_SHARED | _MAP_FIXED, descriptor)
 
 
 def _map(address: int | None, size: int, flags: int, descriptor: int, offset: int = 0) -> int:

@@ -120,6 +120,10 @@ def release(memory, umem, frames, count):
     release_slots(memory, umem, frames, count)
 
 
+def _no_program(error: OSError) -> HostError:
+    return HostError(f"no XDP program here: {error.strerror}; use --driver packet")
+
+
 class Live:
     """A driver whose frames compiled code moves: where it finds them."""
 
@@ -258,6 +262,7 @@ class Rings(Live):
 
     def attach(self, reservation: linux.Reservation, begin: int) -> None:
         super().attach(reservation, begin)
+        self._attach_programs()
         for row in range(len(self._shapes)):
             self._open_ring(row)
         self._open_xdp()
@@ -281,7 +286,8 @@ class Rings(Live):
             place = row, socket.if_nametoindex(name)
             self._groups[place] = packet_ring.join(opened, self._groups.get(place))
         kind = row % packet_ring.RINGS_PER_PORT
-        packet_ring.take(opened, shape, self._shapes[row - 1].longest if kind else 0)
+        shortest = self._shapes[row - 1].longest if kind else 0
+        packet_ring.take(opened, shape, shortest, self._filter and self._filter.offload)
 
     def _open_xdp(self) -> None:
         assert self._reservation is not None
@@ -297,26 +303,36 @@ class Rings(Live):
             for row, (port, name, queue) in reversed([*enumerate(self._xdp.present)]):
                 if queue < xdp.queues_of(name, "tx"):  # nothing would ever leave by another
                     self.rings[packet_ring.RINGS_PER_PORT * port]["xdp"] = row
-        if self._filter is not None:
-            self._attach(self._filter)
+        if self._receives_by_xdp:
+            self._feed()
 
-    def _attach(self, claimed: Filter) -> None:
-        """Have the interfaces' programs run, and feed those sockets that receive."""
+    def _attach_programs(self) -> None:
+        """Have the interfaces' programs run: before their packet sockets count on them."""
+        claimed = self._filter
+        if claimed is None:
+            return
         try:
             for port in self.ports:
                 if os.path.exists(f"/sys/class/net/{port.name}"):
                     claimed.attach(port.name, packet_ring.port_of(port.name).mac)
-            for row, (_, name, queue) in enumerate(self._xdp.present if claimed.xdp else ()):
-                claimed.feed(name, queue, self._xdp.opened[row].fileno())
         except OSError as error:
             if claimed.xdp:
-                raise HostError(
-                    f"no XDP program here: {error.strerror}; use --driver packet"
-                ) from None
+                raise _no_program(error) from None
             log.info("no BPF program here (%s): nftables does its work", error.strerror)
+            claimed.give_up()
+
+    def _feed(self) -> None:
+        """Have the programs feed the XDP sockets that receive."""
+        assert self._filter is not None
+        try:
+            for row, (_, name, queue) in enumerate(self._xdp.present):
+                self._filter.feed(name, queue, self._xdp.opened[row].fileno())
+        except OSError as error:
+            raise _no_program(error) from None
 
     def rebind(self, port: int) -> None:
         """Go on with the interface that has the port's name now; raises OSError, HostError."""
+        self._attach_programs()
         for row in range(
             packet_ring.RINGS_PER_PORT * port, packet_ring.RINGS_PER_PORT * (port + 1)
         ):

@@ -8,7 +8,16 @@ others  ->              an answer, or plain forwarding, where no host stack sees
 from numpy import int64
 
 from pylvs.engine.late_errors import tell_unreachable
-from pylvs.forwarding import fullnat, l3dsr, masquerade, proxy, related, segments, tunnel
+from pylvs.forwarding import (
+    fullnat,
+    l3dsr,
+    masquerade,
+    offload,
+    proxy,
+    related,
+    segments,
+    tunnel,
+)
 from pylvs.forwarding.transmit import discard, send, send_to
 from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, Reason, Verdict
 from pylvs.helpers import ftp
@@ -49,6 +58,8 @@ def forward(tables, memory, frames, count, row, now_ms):
         _route(tables, memory, frames, count, frame, now_ms)
     elif answers.is_ping_to_own(tables, memory, frame):
         _answer(tables, memory, frames, count, frame, now_ms)
+    if director.offloads and frame.verdict == Verdict.TRANSMIT and frame.connection != NONE:
+        offload.offer(tables, memory, frame, now_ms)
     _leave(tables, frames, row)
     if director.listed < director.born:
         leave_born(tables, frames, count)

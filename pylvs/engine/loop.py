@@ -40,11 +40,11 @@ from pylvs.engine.director import (
 )
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, Reason
 from pylvs.jit import compiled, door, records
-from pylvs.tables import connections
+from pylvs.tables import connections, flows
 from pylvs.tables.sizes import REASSEMBLY_LIMIT, REASSEMBLY_SLOT
 
 IDLE_MS: Final = 100  # the longest the loop sleeps: expiry and ARP retries wait no longer
-SOON_MS: Final = 1  # and while frames wait that the kernel did not take
+SOON_MS: Final = 1  # and while frames wait that the kernel did not take, or flows to be opened
 SEGMENTS_LIMIT: Final = BORN_LIMIT - 2 * BATCH_SIZE
 """Segments the GSO frames of one batch may make, less what else it may give birth to."""
 
@@ -165,12 +165,15 @@ def breathe_live(world, memory, frames, rings, sockets, umem, queues, pollfds, c
             if not works:
                 begin_batch(tables)
             swept = connections.sweep(tables, state.now_ms, SWEEP_LIMIT, False)
+            if director.warming_count:
+                flows.open_warm(tables, count == 0, state.now_ms)
             _leave(state)
         if director.wanted != state.wanted:
             state.wanted = director.wanted
             return Event.WANTS
         if count == 0 and swept:
-            wait_ms = SOON_MS if live.count_pending(sockets) else IDLE_MS
+            is_brief = live.count_pending(sockets) or director.warming_count
+            wait_ms = SOON_MS if is_brief else IDLE_MS
             linux.poll(pollfds.ctypes.data, pollfds.size, wait_ms)
             for i in range(pollfds.size):
                 if pollfds[i].revents & linux.POLLERR:

@@ -14,9 +14,10 @@ from pylvs import persistence, schedulers
 from pylvs.forwarding import tunnel
 from pylvs.frames import NONE
 from pylvs.jit import apart, attributed, compiled, door
-from pylvs.tables import connections, neighbours, paths, servers, services
+from pylvs.tables import connections, flows, neighbours, paths, servers, services
 from pylvs.tables.addresses import address_of
 from pylvs.tables.layouts import FLAG_TEMPLATE, L3DSR, LOCAL_ADDRESS, UNICAST, UNKNOWN, UNROUTED
+from pylvs.tables.sizes import FLOWS_LIMIT
 
 (
     ADD_SERVICE,
@@ -84,6 +85,8 @@ def apply(world, commands, count):
     tables = world[0]
     for at in range(count):
         command = commands[at]
+        if command.kind < ZERO:
+            flows.distrust(tables)
         if command.kind == SPAN_PORTS:
             _stage(tables, command)
         elif command.kind >= LEARN_NEIGHBOUR:
@@ -257,6 +260,7 @@ def _flush_gone(tables):
 def _zero(tables, command):
     """Set the counters of one service and its servers, or of everything, to zero."""
     wanted = NONE
+    flows.settle_some(tables, 0, FLOWS_LIMIT, command.now_ms)
     if command.protocol:
         wanted = _find_service(tables, command)
     else:
@@ -370,9 +374,22 @@ def _forget_last(tables, control, row):
 
 
 @door
+def distrust(world):
+    """Have packets come up that the kernel forwards: what becomes of them may have changed."""
+    flows.distrust(world[0])
+
+
+@door
+def settle(world, begin, end, now_ms):
+    """Count what the kernel has forwarded of the flows in some rows; ``world`` is TABLES[1]."""
+    flows.settle_some(world[0], begin, end, now_ms)
+
+
+@door
 def aim_all(world):
     """Find the paths to all servers again, after any change of routes; ``world`` is TABLES[1]."""
     tables = world[0]
+    flows.distrust(tables)
     for row in range(tables.director[0].servers_seen):
         if tables.servers[row].used:
             aim(tables, row)

@@ -12,9 +12,14 @@ from pylvs.frames import (
     Verdict,
 )
 from pylvs.jit import compiled
-from pylvs.tables import connections, expiry, paths, servers, services, states
+from pylvs.tables import connections, expiry, flows, paths, servers, services, states
 from pylvs.tables.addresses import destination_of
-from pylvs.tables.layouts import FLAG_NO_OUTPUT, FLAG_ONE_PACKET, FLAG_TEMPLATE
+from pylvs.tables.layouts import (
+    FLAG_NO_OUTPUT,
+    FLAG_OFFLOADED,
+    FLAG_ONE_PACKET,
+    FLAG_TEMPLATE,
+)
 from pylvs.wire import ipv4
 
 
@@ -84,6 +89,8 @@ def track(tables, frame, row, view, now_ms):
         state = states.next_state(protocol, signal, int64(entry.state), view, guarded)
         timeout = states.timeout_ms(tables.timeouts, protocol, state)
         entry.state = state
+        if int64(entry.conn_flags) & FLAG_OFFLOADED and not states.is_established(protocol, state):
+            flows.withdraw(tables, row)
         connections.set_active(tables, row, states.is_active(protocol, state))
         if entry.control != NONE and states.is_established(protocol, state):
             _assure(tables, entry)

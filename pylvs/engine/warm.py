@@ -22,6 +22,8 @@ def warm(moves: bool = True) -> None:
     announce(tables.all, memory, frames)
     mailbox.carry_out(tables, kind=mailbox.FAIL_NEIGHBOUR)
     mailbox.aim_all(tables.all)
+    mailbox.distrust(tables.all)
+    mailbox.settle(tables.all, 0, 0, 0)
     mailbox.forget(tables.all, 0, True, 0, 0)
     if not moves:
         mark_compiled("core")

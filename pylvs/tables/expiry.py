@@ -52,8 +52,9 @@ def tick_of(tables, row):
 
     The horizon is counted from where the sweep stands: further on lies the slot under the broom.
     """
-    horizon = tables.director[0].tick + WHEEL_SIZE
-    return min(int64(tables.connections[row].expires_ms) // TICK_MS, horizon)
+    tick = tables.director[0].tick
+    due = max(int64(tables.connections[row].expires_ms) // TICK_MS, tick + 1)
+    return min(due, tick + WHEEL_SIZE)
 
 
 @compiled

@@ -85,6 +85,7 @@ BYPASS: Final = 4
 L3DSR: Final = 5                   # this one and the next are not Linux's
 FULLNAT: Final = 6                 # of servers; their connections are masqueraded ones with
 FLAG_LOCAL: Final = 0x0008         # a local end in the place of their client's
+FLAG_OFFLOADED: Final = 0x0010     # some of its packets the kernel forwards: rows of ``flows``
 FLAG_HASHED: Final = 0x0040
 FLAG_NO_OUTPUT: Final = 0x0080     # no reply was seen, none is expected
 FLAG_INACTIVE: Final = 0x0100
@@ -302,6 +303,43 @@ FTP: Final = np.dtype([
     ("held", np.uint8, (512,)),    # of a reply whose rest has not come: the client has not seen it
 ], align=True)
 
+# A flow of a connection that the kernel forwards by itself: one way of it, as it comes, and what
+# becomes of it.  Programs of BPF read this, and count; see ``drivers.offload``.
+FLOW: Final = np.dtype([
+    *_address("source"),
+    *_address("destination"),
+    ("ends", np.int64),            # ports, protocol and family: ``flows.ends_of``
+    ("state", np.uint32),          # VACANT ... SHUT
+    ("generation", np.uint32),     # it holds as long as this is the table's
+    ("passed", np.uint32),         # packets left to the director while it was WARMING
+    ("mtu", np.uint32),
+    ("interface", np.uint32),      # that it leaves by: the kernel's index
+    ("checksum_at", np.uint32),    # of the transport's checksum in a frame
+    ("header_difference", np.uint32),   # what new addresses add to an IPv4 header's checksum
+    ("address_difference", np.uint32),  # and to the transport's: native words, for the kernel
+    ("port_difference", np.uint32),     # what new ports add to that
+    ("rewrites", np.uint32),       # whether any of them is new
+    ("hash", np.uint32),           # by which the kernel spreads flows over queues
+    ("link", np.uint8, (12,)),     # MAC addresses
+    ("ports", np.uint8, (4,)),
+    ("addresses", np.uint8, (32,)),
+    ("packets", np.uint64),        # what the programs have sent
+    ("octets", np.uint64),
+    ("used_ns", np.uint64),        # when, last: CLOCK_MONOTONIC
+    # From here on the director's own.
+    ("connection", np.int64),      # row in CONNECTION
+    ("is_reply", np.int64),
+    ("twin", np.int64),            # row of the connection's other flow, or NONE
+    ("seen_packets", np.int64),    # of those above, what was counted already
+    ("seen_octets", np.int64),
+    ("seen_passed", np.int64),
+    ("since_ms", np.int64),        # when it was offered
+    ("rests_until", np.int64),     # a vacant row: not to be used before this tick
+    ("_rest", np.uint8, (32,)),
+], align=True)
+assert FLOW.itemsize == 256
+VACANT, WARMING, OPEN_FLOW, SHUT = range(4)  # FLOW.state
+
 # Fragments of one packet, until all have come (net/ipv4/ip_fragment.c, struct ipq).
 REASSEMBLY: Final = np.dtype([
     ("state", np.int32),           # FREE, OPEN, or COMPLETE until the batch is over
@@ -336,6 +374,7 @@ PORT: Final = np.dtype([
     ("own_arp", np.int32),         # no host stack behind it: the director resolves neighbours
     ("offloads", np.int32),        # takes unfinished checksums and GSO frames
     ("up", np.int32),
+    ("interface", np.int32),       # the kernel's index
 ], align=True)
 
 # An address that the director answers for: an ARP request or a neighbour solicitation, a ping.
@@ -432,6 +471,10 @@ DIRECTOR: Final = np.dtype([
     ("chores_ms", np.int64),       # when something of what follows is due
     ("verify_ms", np.int64),       # when known next hops are asked again; 0: there are none
     ("trash_ms", np.int64),        # when removed servers are looked through next; 0: there are none
+    ("offloads", np.int64),        # the kernel forwards what is in ``flows``
+    ("flow_count", np.int64),      # rows of FLOW in use
+    ("flow_rover", np.int64),      # the bucket that is looked through next
+    ("warming_count", np.int64),
     ("drop_rate", np.int64),       # each how-many-th new connection drop_packet refuses; 0: none
     ("drop_counter", np.int64),
     ("guarded", np.int64),         # secure_tcp is in force
@@ -483,12 +526,16 @@ _SMALL: Final = [
     ("tickets", np.int64, (sizes.TOKEN_BUCKETS,)),  # fragments that a source has sent
     ("drop_counters", np.int64, (9,)),  # drop_entry: by how many packets a connection has seen
     ("pool", POOL_ADDRESS, (sizes.POOL_LIMIT,)),
+    ("warming", np.int32, (sizes.WARMING_LIMIT,)),  # flows that are not OPEN_FLOW yet
 ]
 # A connection's row is one cache line only where the table begins at one.
 _PAGE: Final = 4_096
 TABLES: Final = np.dtype([
     *_SMALL,
     ("_rest_of_page", np.uint8, (-np.dtype(_SMALL, align=True).itemsize % _PAGE,)),
+    # Whole pages, which a map of the kernel's may take the place of.  Behind the last bucket there
+    # is a row for the table's own generation.
+    ("flows", FLOW, (sizes.FLOW_ROWS,)),
     ("local_buckets", np.int32, (sizes.LOCAL_ENDS_LIMIT,)),  # heads of hash chains: row + 1, or 0
     ("local_ends", LOCAL_END, (sizes.LOCAL_ENDS_LIMIT,)),
     ("buckets", np.int32, (sizes.ROOM.connections,)),  # heads of the connections' hash chains

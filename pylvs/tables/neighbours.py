@@ -12,6 +12,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
+from pylvs.tables import flows
 from pylvs.tables.addresses import address_of, is_at, set_address
 from pylvs.tables.layouts import ASKED, FAILED, KNOWN, UNKNOWN
 from pylvs.tables.sizes import NEIGHBOUR_BUCKETS
@@ -81,6 +82,7 @@ def _allocate(tables):
         if neighbour.pinned or neighbour.waiting or neighbour.state == ASKED:
             continue
         _unlink(tables, row)
+        flows.distrust(tables)  # nobody follows its MAC any more
         return row
     return NONE
 
@@ -102,6 +104,8 @@ def _unlink(tables, row):
 def learn(tables, row, mac):
     """A MAC was heard of; frames that wait for it leave with the next batch."""
     neighbour = tables.neighbours[row]
+    if neighbour.state != KNOWN or neighbour.mac != mac:
+        flows.distrust(tables)
     neighbour.mac = mac
     neighbour.state = KNOWN
     neighbour.attempts = NONE
@@ -111,6 +115,7 @@ def learn(tables, row, mac):
 def fail(tables, row):
     """A next hop does not answer: what waits for it is lost."""
     neighbour = tables.neighbours[row]
+    flows.distrust(tables)
     neighbour.state = FAILED
     neighbour.attempts = NONE
     if neighbour.waiting == 0:

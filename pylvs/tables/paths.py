@@ -11,7 +11,7 @@ from numpy import int64
 
 from pylvs.frames import LOCAL_DELIVERY, NONE, ON_THE_WAY
 from pylvs.jit import apart, compiled
-from pylvs.tables import neighbours
+from pylvs.tables import flows, neighbours
 from pylvs.tables.addresses import is_at, set_address
 from pylvs.tables.layouts import LOCAL_ADDRESS
 from pylvs.wire import ip
@@ -162,6 +162,7 @@ def learn_mtu(tables, address, mtu, now_ms):
     known = int64(tables.paths[path].mtu if row == NONE else tables.exceptions[row].mtu)
     if mtu >= known:
         return
+    flows.distrust(tables)
     if row == NONE:
         row = _free_exception(tables, now_ms)
         tables.director[0].exception_count = max(tables.director[0].exception_count, row + 1)

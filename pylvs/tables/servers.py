@@ -392,7 +392,13 @@ def charge_connection(tables, row):
 
 @compiled
 def charge_request(tables, row, size):
-    """Count a client's packet of ``size`` bytes for a server, its service and all together.
+    """Count a client's packet of ``size`` bytes for a server, its service and all together."""
+    charge_requests(tables, row, 1, size)
+
+
+@compiled
+def charge_requests(tables, row, packets, size):
+    """Count some of them, of ``size`` bytes in all.
 
     Nothing is counted for ``NONE``, nor for a server that was removed.
     """
@@ -400,24 +406,30 @@ def charge_request(tables, row, size):
         return
     server = tables.servers[row]
     service = tables.services[server.service]
-    server.in_packets += 1
+    server.in_packets += packets
     server.in_bytes += size
-    service.in_packets += 1
+    service.in_packets += packets
     service.in_bytes += size
-    tables.totals[IN_PACKETS] += 1
+    tables.totals[IN_PACKETS] += packets
     tables.totals[IN_BYTES] += size
 
 
 @compiled
 def charge_reply(tables, row, size):
     """Count a packet of ``size`` bytes towards a client likewise."""
+    charge_replies(tables, row, 1, size)
+
+
+@compiled
+def charge_replies(tables, row, packets, size):
+    """Count some of them, of ``size`` bytes in all, likewise."""
     if row == NONE or not tables.servers[row].available:
         return
     server = tables.servers[row]
     service = tables.services[server.service]
-    server.out_packets += 1
+    server.out_packets += packets
     server.out_bytes += size
-    service.out_packets += 1
+    service.out_packets += packets
     service.out_bytes += size
-    tables.totals[OUT_PACKETS] += 1
+    tables.totals[OUT_PACKETS] += packets
     tables.totals[OUT_BYTES] += size

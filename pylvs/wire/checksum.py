@@ -76,12 +76,18 @@ def add(memory, at, size, total):
     native = 0
     for i in range(words.size):
         native += int64(words[i])
-    native = fold(native)
-    if LITTLE_ENDIAN:
-        native = ((native & 0xFF) << 8) | (native >> 8)
+    native = to_native(fold(native))
     if size & 1:
         native += int64(memory[at + size - 1]) << 8
     return total + native
+
+
+@compiled
+def to_native(total):
+    """Return a folded sum of the network's words as one of the machine's, or the other way."""
+    if LITTLE_ENDIAN:
+        return ((total & 0xFF) << 8) | (total >> 8)
+    return total
 
 
 @compiled

@@ -39,6 +39,11 @@ def is_ipv4(address):
 
 
 @compiled
+def is_same(one, other):
+    return one[0] == other[0] and one[1] == other[1]
+
+
+@compiled
 def is_none(address):
     """Whether it is 0.0.0.0 or ``::``."""
     return address[0] == 0 and address[1] == 0

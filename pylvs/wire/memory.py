@@ -103,6 +103,13 @@ def copy(memory, to, at, size):
 
 
 @compiled
+def copy_out(memory, field, at, size):
+    """Copy ``size`` bytes from ``at`` into a field of a record, an array of bytes."""
+    for i in range(size):
+        field[i] = memory[at + i]
+
+
+@compiled
 def copy_words(memory, to, at, size):
     """Copy likewise, eight bytes at a time, and so up to seven more."""
     for i in range(0, size, 8):

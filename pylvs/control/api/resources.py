@@ -228,9 +228,9 @@ class Resources:
         rates = self._call(manager.estimator.total)
         return {
             "connections": int(manager.director.tables.director[0]["connection_count"]),
-            "counters": listing.totals(manager)._asdict(),
+            "counters": listing.totals(manager, self._call)._asdict(),
             "rates": listing.Counters(*rates)._asdict(),
-            "reasons": listing.reasons(manager),
+            "reasons": listing.reasons(manager, self._call),
         }
 
     def settings(self, _: Asked) -> Any:

@@ -79,6 +79,7 @@ class Place(Part):
     local: list[str] = field(default_factory=list)  # addresses that fullnat sends from
     driver: Literal["auto", "packet", "xdp"] = "auto"
     workers: Annotated[int, Meta(ge=1, le=WORKERS_LIMIT)] = 1
+    offload: Literal["auto", "on", "off"] = "auto"
     connections: Annotated[int, Meta(ge=1, le=CONNECTIONS_LIMIT)] = 1 << 20
     control: str = ""
     api: str = ""

@@ -148,6 +148,7 @@ class Network:
                 ports[row]["mac"] = mac
                 ports[row]["mtu"] = mtu
                 ports[row]["up"] = is_up
+                ports[row]["interface"] = self._index_by_row[row]
                 ports[row]["address"] = primary.get((self._index_by_row[row], 4), 0)
             for row in set(self._row_by_name.values()) - links.keys():
                 ports[row]["up"] = False

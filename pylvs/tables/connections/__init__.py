@@ -13,7 +13,7 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled, prefetch
-from pylvs.tables import expiry, keys, servers, states
+from pylvs.tables import expiry, flows, keys, servers, states
 from pylvs.tables.addresses import address_of, key_of
 from pylvs.tables.connections import local_ends
 from pylvs.tables.layouts import (
@@ -22,6 +22,7 @@ from pylvs.tables.layouts import (
     FLAG_KEYED,
     FLAG_LOCAL,
     FLAG_NO_PORT,
+    FLAG_OFFLOADED,
     FLAG_ONE_PACKET,
     FLAG_TEMPLATE,
     FLAG_WIDE,
@@ -147,11 +148,6 @@ def _is_wide_reply(tables, row, frame):
 
 
 @compiled
-def is_same(one, other):
-    return one[0] == other[0] and one[1] == other[1]
-
-
-@compiled
 def client_of(tables, row):
     """Return the whole address of a connection's client; of a template's, masked."""
     entry = tables.connections[row]
@@ -264,6 +260,25 @@ def insert(tables, row, now_ms):
         servers.weigh_load(server)
     if entry.control != NONE:
         tables.connections[entry.control].controls += 1
+    if tables.director[0].flow_count:
+        _displace_flows(tables, row)
+
+
+@apart
+def _displace_flows(tables, row):
+    """Have packets come up that the kernel forwards and that are the new connection's now."""
+    entry = tables.connections[row]
+    client, protocol = client_of(tables, row), int64(entry.protocol)
+    family = 6 if int64(entry.conn_flags) & FLAG_WIDE else 4
+    client_port, virtual_port = int64(entry.client_port), int64(entry.virtual_port)
+    ends = flows.ends_of(client_port, virtual_port, protocol, family)
+    found = flows.find(tables, client, virtual_of(tables, row), ends)
+    if found != NONE:
+        flows.withdraw(tables, int64(tables.flows[found].connection))
+    ends = flows.ends_of(int64(entry.server_port), client_port, protocol, family)
+    found = flows.find(tables, server_of(tables, row), client, ends)
+    if found != NONE:
+        flows.withdraw(tables, int64(tables.flows[found].connection))
 
 
 @compiled
@@ -306,8 +321,10 @@ def remove(tables, row):
             servers.weigh_load(server)
     if entry.control != NONE:
         tables.connections[entry.control].controls -= 1
-    if flags & (FLAG_KEYED | FLAG_NO_PORT | FLAG_LOCAL):
-        if flags & FLAG_KEYED:
+    if flags & (FLAG_KEYED | FLAG_NO_PORT | FLAG_LOCAL | FLAG_OFFLOADED):
+        if flags & FLAG_OFFLOADED:
+            flows.withdraw(tables, row)
+        elif flags & FLAG_KEYED:
             keys.remove(tables, row)
         elif flags & FLAG_LOCAL:
             local_ends.release(tables, row)
@@ -361,8 +378,8 @@ def find(tables, protocol, client, port, virtual, virtual_port, kind):
             and entry.client_port == port
             and entry.virtual_port == virtual_port
             and entry.protocol == protocol
-            and is_same(client_of(tables, row), client)
-            and is_same(virtual_of(tables, row), virtual)
+            and ip.is_same(client_of(tables, row), client)
+            and ip.is_same(virtual_of(tables, row), virtual)
         ):
             return row
         row = int64(entry.next)
@@ -394,6 +411,12 @@ def expire(tables, row):
     From then on its timeout is that minute, also for new connections, as in Linux.
     """
     entry = tables.connections[row]
+    if int64(entry.conn_flags) & FLAG_OFFLOADED:
+        due = int64(entry.expires_ms)
+        flows.withdraw(tables, row)
+        if entry.expires_ms > due:  # the kernel has forwarded packets since
+            expiry.place(tables, row)
+            return
     if entry.controls == 0:
         remove(tables, row)
         return

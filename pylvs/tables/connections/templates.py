@@ -10,6 +10,7 @@ from pylvs.jit import apart, compiled
 from pylvs.tables import connections, keys
 from pylvs.tables.addresses import key_of
 from pylvs.tables.layouts import FLAG_KEYED, FLAG_SPAN, FLAG_TEMPLATE, FLAG_WIDE
+from pylvs.wire import ip
 
 
 @compiled
@@ -51,6 +52,6 @@ def _is_template(tables, row, protocol, client, address, port, kind, span):
         and (span == 0 or tables.servers[entry.server].virtual_span == span)
         and entry.virtual_port == port
         and entry.protocol == protocol
-        and connections.is_same(connections.client_of(tables, row), client)
-        and connections.is_same(connections.virtual_of(tables, row), address)
+        and ip.is_same(connections.client_of(tables, row), client)
+        and ip.is_same(connections.virtual_of(tables, row), address)
     )
