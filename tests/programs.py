@@ -16,4 +16,5 @@ def run(program, frame):
     request = struct.pack("<IIIIQQ", program, 0, len(frame), len(frame), *places)
     buffer = ctypes.create_string_buffer(request, 128)
     assert library.syscall(_SYSCALL, _RUN, buffer, 128) == 0, os.strerror(ctypes.get_errno())
-    return struct.unpack_from("<i", buffer.raw, 4)[0], made.raw
+    answer, _, size = struct.unpack_from("<iII", buffer.raw, 4)
+    return answer, made.raw[:size]

@@ -20,7 +20,8 @@ from typing import Final
 import numpy as np
 
 from benchmarks.net import pace
-from pylvs.drivers import bpf, linux
+from pylvs.drivers import linux
+from pylvs.drivers.programs import bpf
 from pylvs.jit import door
 from pylvs.wire.text import mac_of
 from tests.packets import ethernet, ipv4, tcp, udp

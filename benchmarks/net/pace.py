@@ -9,8 +9,8 @@ kept from outside.
 import struct
 from typing import Final, NamedTuple
 
-from pylvs.drivers import bpf
-from pylvs.drivers.bpf import R0, R1, R2, R3, R6, R7, R8, R9, Program
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.bpf import R0, R1, R2, R3, R6, R7, R8, R9, Program
 
 STATE: Final = struct.Struct("<QQQ")
 """The map's only value: when the next frame is due, nanoseconds between two, frames sent."""

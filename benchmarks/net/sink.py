@@ -10,8 +10,8 @@ import socket
 import sys
 from typing import Final
 
-from pylvs.drivers import bpf
-from pylvs.drivers.bpf import R0, R1, R2, R3, R4, Program
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.bpf import R0, R1, R2, R3, R4, Program
 
 _ETHERNET: Final = 14
 

@@ -38,9 +38,9 @@ from pylvs.control.network.watch import Network
 from pylvs.control.reload import reload
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
-from pylvs.drivers.filter import Filter
 from pylvs.drivers.live import Rings, TunTap
 from pylvs.drivers.pcap import Writer
+from pylvs.drivers.programs.filter import Filter
 from pylvs.drivers.tracer import Tracer
 from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
@@ -423,7 +423,7 @@ class Daemon:
                 told += 1
             if loop.time() >= next_tick:
                 next_tick += TICK_S
-                self.manager.settle(self.engine.call)
+                listing.settle(self.manager, self.engine.call)
                 self.engine.call(self._tick)
             if interval and loop.time() >= next_stats:
                 next_stats += interval

@@ -8,7 +8,6 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Final, NamedTuple
 
 from pylvs.control.estimator import Estimator
@@ -31,13 +30,11 @@ from pylvs.frames import NONE
 from pylvs.plugins import Plugins
 from pylvs.tables import states
 from pylvs.tables.layouts import KNOWN, LOCAL_ADDRESS, UNICAST
-from pylvs.tables.sizes import FLOWS_LIMIT
 from pylvs.wire.text import family_of, halves, joined, mask_of
 
 log = logging.getLogger("pylvs")
 
 _ROWS_AT_ONCE: Final = 16_384
-_FLOWS_AT_ONCE: Final = 4_096
 _EVERYTHING: Final = ServiceKey(0, 0, 0)
 _NO_TERMS: tuple[int, ...] = (0,) * 6
 _NO_SERVER: tuple[int, ...] = (0,) * 12
@@ -56,7 +53,6 @@ _REFUSED: Final = {
     mailbox.FULL: "Memory allocation problem",
     mailbox.ABSENT: "Service not defined",  # the director had no room for it just before
 }
-
 
 Call = Callable[[Callable[[], Any]], Any]
 """Runs a function between two breaths, and returns its result: ``Engine.call``."""
@@ -472,15 +468,6 @@ class Manager:
         tables = self.director.tables
         tables.director[0]["asks_ahead"] = 1
         mailbox.carry_out(tables, kind=mailbox.WANT_SERVERS, now_ms=self.clock())
-
-    def settle(self, call: Call = at_once) -> None:
-        """Have counters and timers know what the kernel has forwarded by itself up to now."""
-        world = self.director.tables.all
-        if not self.director.tables.director[0]["flow_count"]:
-            return
-        for begin in range(0, FLOWS_LIMIT, _FLOWS_AT_ONCE):
-            end = begin + _FLOWS_AT_ONCE
-            call(partial(mailbox.settle, world, begin, end, self.clock()))
 
     def next_hops(self, state: int) -> list[tuple[int, int]]:
         """Return port and address of the next hops of a state that the host resolves.

@@ -16,7 +16,7 @@ from typing import Any
 
 from pylvs.drivers import linux, packet_ring, tuntap, xdp
 from pylvs.drivers.base import SLOT_SIZE, SLOTS, Port
-from pylvs.drivers.filter import Filter
+from pylvs.drivers.programs.filter import Filter
 from pylvs.errors import HostError
 from pylvs.frames import NONE
 from pylvs.jit import compiled, door, records
@@ -287,7 +287,8 @@ class Rings(Live):
             self._groups[place] = packet_ring.join(opened, self._groups.get(place))
         kind = row % packet_ring.RINGS_PER_PORT
         shortest = self._shapes[row - 1].longest if kind else 0
-        packet_ring.take(opened, shape, shortest, self._filter and self._filter.offload)
+        offload = self._filter.offload if self._filter is not None else None
+        packet_ring.take(opened, shape, shortest, offload)
 
     def _open_xdp(self) -> None:
         assert self._reservation is not None

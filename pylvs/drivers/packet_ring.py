@@ -21,7 +21,7 @@ from numpy import int64
 
 from pylvs.drivers import linux
 from pylvs.drivers.base import Port
-from pylvs.drivers.offload import Offload
+from pylvs.drivers.programs.offload import Offload
 from pylvs.errors import HostError
 from pylvs.frames import HEADROOM
 from pylvs.jit import barrier, compiled

@@ -40,7 +40,8 @@ from pylvs.engine.director import (
 )
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, Reason
 from pylvs.jit import compiled, door, records
-from pylvs.tables import connections, flows
+from pylvs.tables import connections
+from pylvs.tables.connections import flows
 from pylvs.tables.sizes import REASSEMBLY_LIMIT, REASSEMBLY_SLOT
 
 IDLE_MS: Final = 100  # the longest the loop sleeps: expiry and ARP retries wait no longer

@@ -14,8 +14,9 @@ from pylvs import persistence, schedulers
 from pylvs.forwarding import tunnel
 from pylvs.frames import NONE
 from pylvs.jit import apart, attributed, compiled, door
-from pylvs.tables import connections, flows, neighbours, paths, servers, services
+from pylvs.tables import connections, neighbours, paths, servers, services
 from pylvs.tables.addresses import address_of
+from pylvs.tables.connections import flows
 from pylvs.tables.layouts import FLAG_TEMPLATE, L3DSR, LOCAL_ADDRESS, UNICAST, UNKNOWN, UNROUTED
 from pylvs.tables.sizes import FLOWS_LIMIT
 

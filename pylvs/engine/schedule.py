@@ -14,9 +14,9 @@ from pylvs.engine.track import count_request, count_unanswered, leave_to_host
 from pylvs.frames import NONE, SHORT, Reason, Verdict
 from pylvs.helpers import ftp
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections, defence, expiry, keys, paths, servers, services, states
+from pylvs.tables import connections, defence, expiry, paths, servers, services, states
 from pylvs.tables.addresses import address_of, destination_of, key_of, source_of
-from pylvs.tables.connections import local_ends, templates
+from pylvs.tables.connections import keys, local_ends, templates
 from pylvs.tables.layouts import (
     BYPASS,
     FLAG_LOCAL,

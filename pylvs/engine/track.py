@@ -12,8 +12,9 @@ from pylvs.frames import (
     Verdict,
 )
 from pylvs.jit import compiled
-from pylvs.tables import connections, expiry, flows, paths, servers, services, states
+from pylvs.tables import connections, expiry, paths, servers, services, states
 from pylvs.tables.addresses import destination_of
+from pylvs.tables.connections import flows
 from pylvs.tables.layouts import (
     FLAG_NO_OUTPUT,
     FLAG_OFFLOADED,

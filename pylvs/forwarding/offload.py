@@ -14,8 +14,9 @@ from numpy import int64
 
 from pylvs.frames import Reason
 from pylvs.jit import apart, compiled
-from pylvs.tables import flows, states
+from pylvs.tables import states
 from pylvs.tables.addresses import destination_of, source_of
+from pylvs.tables.connections import flows
 from pylvs.tables.layouts import (
     FLAG_HELPED,
     FLAG_LOCAL,
@@ -23,8 +24,8 @@ from pylvs.tables.layouts import (
     FORWARDING_MASK,
     MASQUERADE,
     ROUTE,
-    SHUT,
 )
+from pylvs.tables.shared import SHUT
 from pylvs.wire import checksum, ethernet, ip, ipv4, ipv6, transport
 from pylvs.wire.checksum import difference_u16
 from pylvs.wire.memory import copy_out, load_u16

@@ -9,7 +9,7 @@ from typing import Final
 
 from pylvs.jit import apart
 from pylvs.persistence import sip
-from pylvs.tables import keys
+from pylvs.tables.connections import keys
 from pylvs.wire import ipv4
 
 BUILT_IN: Final = ("", "sip")

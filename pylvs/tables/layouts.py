@@ -11,6 +11,7 @@ import numpy as np
 
 from pylvs.frames import REASON_COUNT
 from pylvs.tables import sizes
+from pylvs.tables.shared import FLOW
 from pylvs.tables.sysctls import SETTINGS
 from pylvs.wire.text import PORT_RANGES_LIMIT
 
@@ -60,10 +61,9 @@ LOCAL_END: Final = np.dtype([
     ("begin", np.uint32),          # the number of the client's first byte
     ("next", np.int32),            # in its hash chain, row + 1, or in the free list
 ], align=True)
-UNANNOUNCED: Final = 0             # no header belongs in front of it
-ANNOUNCED: Final = 1               # its client has sent a SYN
-BEGUN: Final = 2                   # its server has acknowledged that
-ARRIVED: Final = 3                 # and the header
+# No header belongs in front of it; its client has sent a SYN; its server has acknowledged that; and
+# the header.
+UNANNOUNCED, ANNOUNCED, BEGUN, ARRIVED = range(4)
 
 # An address that FullNAT sends from; IPv4's come first.
 POOL_ADDRESS: Final = np.dtype([
@@ -96,7 +96,6 @@ FLAG_TEMPLATE: Final = 0x1000
 FLAG_ONE_PACKET: Final = 0x2000
 FLAG_KEYED: Final = 0x4000         # a template with a key: this flag and the next are not Linux's
 FLAG_WIDE: Final = 0x8000          # of IPv6
-
 STATISTICS: Final = [
     ("connections", np.int64),
     ("in_packets", np.int64),
@@ -182,9 +181,7 @@ SERVER: Final = np.dtype([
     *STATISTICS,
 ], align=True)
 UNROUTED: Final = -2               # nothing was sent to the server since it was last edited
-IPIP: Final = 0                    # ip_vs.h, IP_VS_CONN_F_TUNNEL_TYPE_*
-GUE: Final = 1
-GRE: Final = 2
+IPIP, GUE, GRE = range(3)          # ip_vs.h, IP_VS_CONN_F_TUNNEL_TYPE_*
 TUNNEL_CHECKSUM: Final = 1
 TUNNEL_REMOTE_CHECKSUM: Final = 2
 
@@ -303,43 +300,6 @@ FTP: Final = np.dtype([
     ("held", np.uint8, (512,)),    # of a reply whose rest has not come: the client has not seen it
 ], align=True)
 
-# A flow of a connection that the kernel forwards by itself: one way of it, as it comes, and what
-# becomes of it.  Programs of BPF read this, and count; see ``drivers.offload``.
-FLOW: Final = np.dtype([
-    *_address("source"),
-    *_address("destination"),
-    ("ends", np.int64),            # ports, protocol and family: ``flows.ends_of``
-    ("state", np.uint32),          # VACANT ... SHUT
-    ("generation", np.uint32),     # it holds as long as this is the table's
-    ("passed", np.uint32),         # packets left to the director while it was WARMING
-    ("mtu", np.uint32),
-    ("interface", np.uint32),      # that it leaves by: the kernel's index
-    ("checksum_at", np.uint32),    # of the transport's checksum in a frame
-    ("header_difference", np.uint32),   # what new addresses add to an IPv4 header's checksum
-    ("address_difference", np.uint32),  # and to the transport's: native words, for the kernel
-    ("port_difference", np.uint32),     # what new ports add to that
-    ("rewrites", np.uint32),       # whether any of them is new
-    ("hash", np.uint32),           # by which the kernel spreads flows over queues
-    ("link", np.uint8, (12,)),     # MAC addresses
-    ("ports", np.uint8, (4,)),
-    ("addresses", np.uint8, (32,)),
-    ("packets", np.uint64),        # what the programs have sent
-    ("octets", np.uint64),
-    ("used_ns", np.uint64),        # when, last: CLOCK_MONOTONIC
-    # From here on the director's own.
-    ("connection", np.int64),      # row in CONNECTION
-    ("is_reply", np.int64),
-    ("twin", np.int64),            # row of the connection's other flow, or NONE
-    ("seen_packets", np.int64),    # of those above, what was counted already
-    ("seen_octets", np.int64),
-    ("seen_passed", np.int64),
-    ("since_ms", np.int64),        # when it was offered
-    ("rests_until", np.int64),     # a vacant row: not to be used before this tick
-    ("_rest", np.uint8, (32,)),
-], align=True)
-assert FLOW.itemsize == 256
-VACANT, WARMING, OPEN_FLOW, SHUT = range(4)  # FLOW.state
-
 # Fragments of one packet, until all have come (net/ipv4/ip_fragment.c, struct ipq).
 REASSEMBLY: Final = np.dtype([
     ("state", np.int32),           # FREE, OPEN, or COMPLETE until the batch is over
@@ -415,9 +375,8 @@ DIRECTOR: Final = np.dtype([
     ("listed", np.int64),          # those of them that were looked at for leaving
     ("parsed", np.int64),          # frames of this batch that were parsed
     ("leaving", np.int64),         # frames that leave with this batch
-    ("scratch_begin", np.int64),   # region of memory for frames born in the director
-    ("scratch_used", np.int64),
-    ("scratch_size", np.int64),
+    # Region of memory for frames born in the director.
+    *((f"scratch_{name}", np.int64) for name in ("begin", "used", "size")),
     ("held_begin", np.int64),      # region of memory for frames on hold
     ("wanted", np.int64),          # how often a next hop's MAC was newly wanted
     ("asks_ahead", np.int64),      # a new server's next hop is wanted before its first packet is
@@ -454,17 +413,12 @@ DIRECTOR: Final = np.dtype([
     ("pool_count", np.int64),      # rows of POOL_ADDRESS
     ("ipv4_pool_count", np.int64),
     ("pool_rover", np.int64),      # the one whose turn it is
-    ("local_ends_seen", np.int64),  # rows of LOCAL_END ever used
-    ("free_local_end", np.int64),
-    ("spans_seen", np.int64),      # rows of SPAN ever used
-    ("free_span", np.int64),       # head of the list of those given back
-    ("pages_seen", np.int64),      # rows of ``port_pages`` likewise
-    ("free_page", np.int64),
-    ("ipv4_prefix_count", np.int64),  # lengths in ``span_prefixes``
-    ("ipv6_prefix_count", np.int64),
+    # Rows of LOCAL_END, of SPAN and of ``port_pages`` ever used; the list of those given back.
+    *((f"{name}s_seen", np.int64) for name in ("local_end", "span", "page")),
+    *((f"free_{name}", np.int64) for name in ("local_end", "span", "page")),
+    *((f"ipv{one}_prefix_count", np.int64) for one in (4, 6)),  # lengths in ``span_prefixes``
     ("staged_count", np.int64),    # ranges that the next new service spans
-    ("ipv4_count", np.int64),      # services of a family: without any it is left alone
-    ("ipv6_count", np.int64),
+    *((f"ipv{one}_count", np.int64) for one in (4, 6)),  # services: without any it is left alone
     ("serves_itself", np.int64),   # there was a real server that is the director itself
     ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used
     ("dice", np.int64),            # twos: state of its random numbers

@@ -11,8 +11,9 @@ from numpy import int64
 
 from pylvs.frames import LOCAL_DELIVERY, NONE, ON_THE_WAY
 from pylvs.jit import apart, compiled
-from pylvs.tables import flows, neighbours
+from pylvs.tables import neighbours
 from pylvs.tables.addresses import is_at, set_address
+from pylvs.tables.connections import flows
 from pylvs.tables.layouts import LOCAL_ADDRESS
 from pylvs.wire import ip
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.net import pace, report
 from benchmarks.net.generator import _varied, frame_of
-from pylvs.drivers import bpf
+from pylvs.drivers.programs import bpf
 from pylvs.lab.capture import faults
 from tests import programs
 

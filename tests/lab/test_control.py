@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from pylvs.control.network.system import NEEDED, NEEDED_FOR_BPF
-from pylvs.drivers import bpf
+from pylvs.drivers.programs import bpf
 from pylvs.lab.build import Lab
 from pylvs.lab.topology import topology
 from tests.lab.conftest import ask, rules, start_director, start_stations

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pylvs.drivers import bpf
+from pylvs.drivers.programs import bpf
 from pylvs.lab.build import Lab
 from pylvs.lab.topology import topology
 from tests.lab.conftest import ask, rules, start_director, start_stations

@@ -13,9 +13,9 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled, prefetch
-from pylvs.tables import expiry, flows, keys, servers, states
+from pylvs.tables import expiry, servers, states
 from pylvs.tables.addresses import address_of, key_of
-from pylvs.tables.connections import local_ends
+from pylvs.tables.connections import flows, keys, local_ends
 from pylvs.tables.layouts import (
     FLAG_HASHED,
     FLAG_INACTIVE,

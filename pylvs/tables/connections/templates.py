@@ -7,8 +7,9 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables import connections, keys
+from pylvs.tables import connections
 from pylvs.tables.addresses import key_of
+from pylvs.tables.connections import keys
 from pylvs.tables.layouts import FLAG_KEYED, FLAG_SPAN, FLAG_TEMPLATE, FLAG_WIDE
 from pylvs.wire import ip
 

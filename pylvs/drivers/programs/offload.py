@@ -18,16 +18,30 @@ import os
 import socket
 from typing import Any, Final
 
-from pylvs.drivers import bpf, linux
-from pylvs.drivers.bpf import FRAME_POINTER, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Program
-from pylvs.tables.flows import GENERATION_ROW
-from pylvs.tables.layouts import FLOW, OPEN_FLOW, SHUT, WARMING
+from pylvs.drivers import linux
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.bpf import (
+    FRAME_POINTER,
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R9,
+    Program,
+)
+from pylvs.tables.connections.flows import GENERATION_ROW
+from pylvs.tables.shared import FLOW, OPEN_FLOW, SHUT, VACANT, WARMING
 from pylvs.tables.sizes import FLOW_BITS, FLOW_ROWS, FLOWS_PER_BUCKET, HASH_BITS
 from pylvs.wire import ethernet, ipv4, ipv6, transport
 
 _WORDS: Final = ("source_low", "destination_low", "source_high", "destination_high", "ends")
 """Of a flow's key, in the order of the seeds."""
-_AT: Final = {name: int(FLOW.fields[name][1]) for name in FLOW.names or ()}
+_AT: Final = {name: int(place[1]) for name, place in (FLOW.fields or {}).items()}
 _BUCKET_SIZE: Final = FLOWS_PER_BUCKET * FLOW.itemsize
 
 # On the stack of the program that decides: the packet, from its IP header on, and its key.
@@ -180,6 +194,7 @@ def _find(program: Program, flows: int, seeds: tuple[int, ...]) -> None:
     for place in range(FLOWS_PER_BUCKET):
         missed = f"not in place {place}"
         begin = place * FLOW.itemsize
+        program.load(4, R2, R0, begin + _AT["state"]).jump_if(R2, "==", VACANT, missed)
         for word in reversed(_WORDS):
             program.load(8, R2, R0, begin + _AT[word]).load(8, R3, FRAME_POINTER, _KEY[word])
             program.jump_if_register(R2, "!=", R3, missed)

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from pylvs.drivers import bpf
-from pylvs.drivers.filter import Filter, assemble, key_of
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.filter import Filter, assemble, key_of
 from tests import programs
 from tests.packets import DIRECTOR_MAC, MAC_A, ethernet, ipv4, ipv6, tcp, udp
 

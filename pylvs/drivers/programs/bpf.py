@@ -54,11 +54,9 @@ ATTACH_GENERIC, ATTACH_NATIVE = 2, 4  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 _SIZES: Final = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
 _LOAD, _STORE_NUMBER, _STORE, _MEMORY, _ATOMIC = 0x01, 0x02, 0x03, 0x60, 0xC0
 _JUMP, _ARITHMETIC, _REGISTER = 0x05, 0x07, 0x08
+_CODES: Final = (0x00, 0x10, 0x20, 0x40, 0x50, 0x60, 0x70, 0xA0, 0xB0)
 _SWAP: Final = 0xDC  # BPF_END, to big-endian
-_OPERATORS: Final = {
-    **{"+": 0x00, "-": 0x10, "*": 0x20, "|": 0x40, "&": 0x50},
-    **{"<<": 0x60, ">>": 0x70, "^": 0xA0, "=": 0xB0},
-}
+_OPERATORS: Final = dict(zip(["+", "-", "*", "|", "&", "<<", ">>", "^", "="], _CODES, strict=True))
 _CONDITIONS: Final = {"==": 0x10, ">": 0x20, ">=": 0x30, "&": 0x40, "!=": 0x50, "<=": 0xB0}
 _CALL, _EXIT, _LOAD_MAP = 0x85, 0x95, 0x18
 _PSEUDO_MAP: Final = 1

@@ -5,8 +5,8 @@
                while it empties its rings       a SYN, FIN or RST was seen
 
 The director offers one way of a connection that has shown to last.  Programs of BPF read the table
-and count in it (``drivers.offload``); all else is written by the director.  It is a bucket of four
-for each hash, so that a program needs one look, and a fifth flow stays where it was.
+and count in it (``drivers.programs.offload``); all else is written by the director.  It is a bucket
+of four for each hash, so that a program needs one look, and a fifth flow stays where it was.
 
 Nothing is decided there that was not decided here: a flow holds for one generation of the table,
 which ends with whatever could send its packets elsewhere, and with it its packets come up again.
@@ -19,7 +19,8 @@ from numpy import int64, uint64
 from pylvs.frames import NONE, Reason
 from pylvs.jit import apart, compiled
 from pylvs.tables import expiry, servers, states
-from pylvs.tables.layouts import FLAG_OFFLOADED, OPEN_FLOW, VACANT, WARMING
+from pylvs.tables.layouts import FLAG_OFFLOADED
+from pylvs.tables.shared import OPEN_FLOW, VACANT, WARMING
 from pylvs.tables.sizes import FLOW_BITS, FLOWS_LIMIT, FLOWS_PER_BUCKET, HASH_BITS, WARMING_LIMIT
 
 GENERATION_ROW: Final = FLOWS_LIMIT

@@ -19,9 +19,9 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from pylvs.drivers import bpf
-from pylvs.drivers.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
-from pylvs.drivers.offload import Offload
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
+from pylvs.drivers.programs.offload import Offload
 from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
 from pylvs.wire import ethernet, ipv4, ipv6, transport
@@ -56,9 +56,7 @@ def _as_read(number: int) -> int:
     return int.from_bytes(number.to_bytes(2, "big"), "little")
 
 
-def assemble(
-    mac: int, claimed: int, sockets: int | None, offload: Offload | None = None
-) -> bytes:
+def assemble(mac: int, claimed: int, sockets: int | None, offload: Offload | None = None) -> bytes:
     """Return an interface's program; ``claimed`` and ``sockets`` are maps.
 
     Without sockets it is for what comes after the packet rings, and may forward by itself.

@@ -1,0 +1,6 @@
+"""What the kernel runs for the director: BPF, assembled in Python.
+
+bpf        instructions, maps, loading and attaching: no compiler, no library
+filter     an interface's program: what is claimed, and whose it is
+offload    what forwards the flows of connections that last
+"""

@@ -1,0 +1,304 @@
+"""The programs that forward flows, run by the kernel on frames of ours, beside the director."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.filter import Filter, assemble
+from pylvs.drivers.programs.offload import decide
+from pylvs.engine.mailbox import distrust, settle
+from pylvs.forwarding.offload import AFTER
+from pylvs.jit import entrance
+from pylvs.tables.connections import flows
+from pylvs.tables.shared import SHUT, VACANT, WARMING
+from tests import programs
+from tests.packets import ethernet, ipv4, ipv6, tcp, udp
+from tests.world import CLIENT, CLIENT6, VIP, VIP6, World
+
+LOOPBACK_MAC = bytes(6)
+"""So that the kernel takes frames for its own that have no interface but lo."""
+ROUTER_MAC = bytes.fromhex("020000000101")
+SERVERS = {4: "10.0.0.11", 6: "2001:db8:2::11"}
+CLIENTS, VIPS = {4: CLIENT, 6: CLIENT6}, {4: VIP, 6: VIP6}
+open_warm = entrance(flows.open_warm)
+
+
+class Offloaded:
+    """A world whose flows the kernel's programs see, and those programs."""
+
+    def __init__(self, method="-m"):
+        port = 8080 if method == "-m" else 80
+        rules = []
+        for letter in "tu":
+            for family in (4, 6):
+                vip, server = VIPS[family], SERVERS[family]
+                if family == 6:
+                    vip, server = f"[{vip}]", f"[{server}]"
+                rules.append(f"-A -{letter} {vip}:80 -s rr")
+                rules.append(f"-a -{letter} {vip}:80 -r {server}:{port} {method}")
+        self.server_port = port
+        self.rules = rules
+        self.filter = Filter(xdp=False, offloads=True)
+        offload = self.filter.offload
+        self.begin_anew()
+        maps = offload.flows.descriptor, offload._cell.descriptor
+        # As a packet socket's the kernel would run it on frames without their Ethernet header.
+        self.decides = bpf.load(decide(*maps, offload._seeds, 0, None), bpf.TYPE_TC)
+        program = assemble(0, self.filter._map.descriptor, None, offload)
+        self.acts = bpf.load(program, bpf.TYPE_TC)
+
+    def begin_anew(self):
+        """Have a world in which nothing has happened yet; its seeds are the last one's."""
+        self.world = World(self.rules)
+        self.tables = self.world.tables
+        for row in range(2):
+            self.tables.ports[row]["mac"] = 0
+            self.tables.ports[row]["interface"] = 1
+        self.filter.offload.share(self.tables)
+        self.tables.flows.view("u1")[:] = 0
+
+    def close(self):
+        os.close(self.decides)
+        os.close(self.acts)
+        self.filter.close()
+
+    def request(self, body, family=4, protocol=6, **fields):
+        return self.packet(CLIENTS[family], VIPS[family], body, family, protocol, **fields)
+
+    def reply(self, body, family=4, protocol=6, **fields):
+        return self.packet(SERVERS[family], CLIENTS[family], body, family, protocol, **fields)
+
+    def packet(self, source, destination, body, family, protocol, **fields):
+        make = ipv6 if family == 6 else ipv4
+        packet = make(source, destination, protocol, body, **fields)
+        return ethernet(packet, LOOPBACK_MAC, ROUTER_MAC, 0x86DD if family == 6 else 0x800)
+
+    def body(self, is_reply, family=4, protocol=6, flags="A", payload=b"", port=40_000, **fields):
+        source, destination, ports = CLIENTS[family], VIPS[family], (port, 80)
+        if is_reply:
+            source, destination, ports = SERVERS[family], CLIENTS[family], (self.server_port, port)
+        if protocol == 17:
+            return udp(source, destination, *ports, payload or bytes(12), **fields)
+        return tcp(source, destination, *ports, flags, payload, **fields)
+
+    def frame(self, is_reply, family=4, protocol=6, **fields):
+        header = {name: fields.pop(name) for name in ("ttl", "hops") if name in fields}
+        body = self.body(is_reply, family, protocol, **fields)
+        make = self.reply if is_reply else self.request
+        return make(body, family, protocol, **header)
+
+    def establish(self, family=4, protocol=6, replies=True, **fields):
+        """Open a connection, have it last, and its flows be open."""
+        kinds = ["S", "A"] if protocol == 6 else ["A"]
+        for flags in (*kinds, *["A"] * AFTER):
+            self.world.send(self.frame(False, family, protocol, flags=flags, **fields))
+            if replies:
+                answer = "SA" if flags == "S" else "A"
+                self.world.send(self.frame(True, family, protocol, flags=answer, **fields), 1)
+        self.open()
+
+    def open(self):
+        for _ in range(2):
+            open_warm(self.tables.all[0], True, self.world.now_ms)
+
+    def states(self):
+        rows = self.tables.flows[: flows.GENERATION_ROW]
+        return sorted(int(one) for one in rows["state"] if one != VACANT)
+
+    def run(self, frame):
+        """Return what becomes of a frame: nothing, if the director has it."""
+        before = self.tables.flows["used_ns"].copy()
+        taken, _ = programs.run(self.decides, frame)
+        answer, made = programs.run(self.acts, frame)
+        if taken:
+            assert answer == bpf.TC_NEXT
+            assert made == frame
+            return None
+        assert answer == bpf.TC_REDIRECT
+        used = self.tables.flows["used_ns"]
+        used[used != before] = self.world.now_ms * 1_000_000  # by the world's own clock
+        return made
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_processor():
+    """The cell between two programs is a processor's own."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture(params=["-m", "-g"])
+def offloaded(request):
+    if os.geteuid():
+        pytest.skip("only root may load programs")
+    try:
+        made = Offloaded(request.param)
+    except PermissionError as error:
+        pytest.skip(f"no bpf here: {error}")
+    yield made
+    made.close()
+
+
+KINDS = [(family, protocol) for family in (4, 6) for protocol in (6, 17)]
+
+
+@pytest.mark.parametrize(("family", "protocol"), KINDS)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_kernel_sends_what_the_director_would(offloaded, family, protocol, data):
+    is_nat = offloaded.server_port == 8080
+    port = data.draw(st.integers(1_024, 65_535))
+    if offloaded.run(offloaded.frame(False, family, protocol, port=port)) is None:
+        offloaded.establish(family, protocol, is_nat, port=port)
+    is_reply = data.draw(st.booleans()) if is_nat else False
+    payload = data.draw(st.binary(min_size=12, max_size=200))
+    hops = data.draw(st.integers(2, 255))
+    header = {"hops" if family == 6 else "ttl": hops}
+    frame = offloaded.frame(is_reply, family, protocol, payload=payload, port=port, **header)
+    padded = frame + bytes(data.draw(st.integers(0, 9)))
+    made = offloaded.run(padded)
+    sent = offloaded.world.send(padded, int(is_reply))
+    assert [(int(not is_reply), made)] == sent
+
+
+@pytest.mark.parametrize("flags", ["S", "SA", "FA", "R", "", "P", "RA"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_changes_a_connection_is_the_directors_with_all_that_follows(offloaded, family, flags):
+    offloaded.establish(family, replies=offloaded.server_port == 8080)
+    assert offloaded.run(offloaded.frame(False, family)) is not None
+    assert offloaded.run(offloaded.frame(False, family, flags=flags)) is None
+    assert offloaded.run(offloaded.frame(False, family)) is None
+    assert SHUT in offloaded.states()
+
+
+def test_odd_packets_are_the_directors(offloaded):
+    replies = offloaded.server_port == 8080
+    for family in (4, 6):
+        offloaded.establish(family, 6, replies)
+        offloaded.establish(family, 17, replies)
+    body = offloaded.body(False)
+    fits = offloaded.frame(False, payload=bytes(1460))
+    wrong = bytearray(fits)
+    wrong[24] ^= 1
+    other_host = bytearray(fits)
+    other_host[0] = 2
+    odd = {
+        "its last hop": offloaded.frame(False, ttl=1),
+        "its last hop, IPv6": offloaded.frame(False, 6, hops=1),
+        "too large": offloaded.frame(False, payload=bytes(1461)),
+        "too large, IPv6": offloaded.frame(False, 6, payload=bytes(1441)),
+        "a fragment": offloaded.request(body, fragment=0x2000),
+        "a later fragment": offloaded.request(body, fragment=0x0003),
+        "with options": offloaded.request(body, options=bytes([1, 1, 1, 0])),
+        "a wrong header checksum": bytes(wrong),
+        "another station's": bytes(other_host),
+        "cut short": fits[:-1],
+        "another protocol": offloaded.request(body, protocol=132),
+        "another port": offloaded.frame(False, port=40_001),
+    }
+    if replies:
+        odd["without a checksum"] = offloaded.frame(False, 4, 17, checksum=False)
+    for name, frame in odd.items():
+        assert offloaded.run(frame) is None, name
+    assert offloaded.run(fits) is not None
+    assert offloaded.run(offloaded.frame(False, 4, 17)) is not None
+    assert offloaded.run(offloaded.frame(False, 6, payload=bytes(1440))) is not None
+
+
+def test_a_warming_flow_is_the_directors_and_counted(offloaded):
+    offloaded.establish(replies=False)
+    row = int(offloaded.tables.details[0])
+    offloaded.tables.flows[row]["state"] = WARMING
+    passed = int(offloaded.tables.flows[row]["passed"])
+    assert offloaded.run(offloaded.frame(False)) is None
+    assert int(offloaded.tables.flows[row]["passed"]) == passed + 1
+
+
+def test_no_flow_outlives_its_generation(offloaded):
+    offloaded.establish(replies=False)
+    assert offloaded.run(offloaded.frame(False)) is not None
+    distrust(offloaded.tables.all)
+    assert offloaded.run(offloaded.frame(False)) is None
+    offloaded.world.send(offloaded.frame(False))  # which offers it again
+    offloaded.open()
+    assert offloaded.run(offloaded.frame(False)) is not None
+
+
+def test_sockets_take_frames_of_their_length_alone():
+    """Both of an interface's sockets see each frame; no frame is nobody's or both's."""
+    if os.geteuid():
+        pytest.skip("only root may load programs")
+    maps = bpf.Map(bpf.ARRAY, 4, 1_024, 16, shared=True), bpf.Map(bpf.ARRAY_A_CPU, 4, 4, 1)
+    places = [one.descriptor for one in maps]
+    seeds = (1, 2, 3, 4, 5)
+    small = bpf.load(decide(*places, seeds, 0, 100), bpf.TYPE_TC)
+    large = bpf.load(decide(*places, seeds, 100, None), bpf.TYPE_TC)
+    for size, takes in ((60, (-1, 0)), (100, (-1, 0)), (101, (0, -1)), (900, (0, -1))):
+        answers = [programs.run(one, bytes(size))[0] for one in (small, large)]
+        assert tuple(answers) == takes
+    for one in (small, large):
+        os.close(one)
+    for one in maps:
+        one.close()
+
+
+LASTING = [
+    (flags, is_reply, number, 0.0, flags == "A")
+    for number in (0, 1)
+    for flags, is_reply in [("S", False), ("SA", True)] + [("A", False), ("A", True)] * (AFTER + 1)
+]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["A"] * 12 + ["PA", "S", "SA", "FA", "R", "RA"]),
+        st.booleans(),  # a reply
+        st.integers(0, 1),  # whose
+        st.sampled_from([0.0] * 6 + [0.1, 20.0, 200.0, 1_000.0]),  # seconds later
+        st.booleans(),  # the director is idle then
+    ),
+    min_size=10,
+    max_size=80,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, protocol=st.sampled_from([6, 17]), family=st.sampled_from([4, 6]))
+def test_whatever_comes_the_kernel_makes_no_difference(offloaded, steps, protocol, family):
+    """Beside a director that has it all: the same frames, states, timers and counters."""
+    alone = World(offloaded.rules)
+    for row in range(2):
+        alone.tables.ports[row]["mac"] = 0
+    offloaded.begin_anew()
+    by_kernel = 0
+    for flags, is_reply, number, seconds, idle in [*LASTING, *steps]:
+        frame = offloaded.frame(is_reply, family, protocol, flags=flags, port=40_000 + number)
+        for world in (alone, offloaded.world):
+            world.after(seconds)
+        sent = alone.send(frame, int(is_reply))
+        offloaded.world.director.expire(offloaded.world.now_ms)
+        made = offloaded.run(frame)
+        if made is None:
+            assert offloaded.world.send(frame, int(is_reply)) == sent
+        else:
+            assert [(int(not is_reply), made)] == sent
+            by_kernel += 1
+        if idle:
+            offloaded.open()
+    event(f"by the kernel: {min(by_kernel, 10)} or more")
+    settle(offloaded.tables.all, 0, flows.GENERATION_ROW, offloaded.world.now_ms)
+    alone.director.expire(alone.now_ms)
+    offloaded.world.director.expire(offloaded.world.now_ms)
+    for name in ("totals", "reasons"):
+        assert getattr(alone.tables, name).tolist() == getattr(offloaded.tables, name).tolist()
+    assert remembered(alone) == remembered(offloaded.world)
+
+
+def remembered(world):
+    """Return what is known of each connection."""
+    rows = world.tables.connections[: int(world.tables.director[0]["high_water"])]
+    names = ["client_port", "state", "expires_ms", "timeout_ms", "in_packets"]
+    return sorted(tuple(int(one[name]) for name in names) for one in rows if one["expires_ms"])
