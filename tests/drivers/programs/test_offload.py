@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from pylvs.drivers.programs import bpf
@@ -15,6 +15,7 @@ from pylvs.jit import entrance
 from pylvs.tables.connections import flows
 from pylvs.tables.shared import SHUT, VACANT, WARMING
 from tests import programs
+from tests.conftest import examples
 from tests.packets import ethernet, ipv4, ipv6, tcp, udp
 from tests.world import CLIENT, CLIENT6, VIP, VIP6, World
 
@@ -148,7 +149,7 @@ KINDS = [(family, protocol) for family in (4, 6) for protocol in (6, 17)]
 
 
 @pytest.mark.parametrize(("family", "protocol"), KINDS)
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(data=st.data())
 def test_the_kernel_sends_what_the_director_would(offloaded, family, protocol, data):
     is_nat = offloaded.server_port == 8080
@@ -265,7 +266,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(steps=STEPS, protocol=st.sampled_from([6, 17]), family=st.sampled_from([4, 6]))
 def test_whatever_comes_the_kernel_makes_no_difference(offloaded, steps, protocol, family):
     """Beside a director that has it all: the same frames, states, timers and counters."""
