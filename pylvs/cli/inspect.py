@@ -93,7 +93,9 @@ def stats(as_json: bool, control: str | None) -> None:
         return
     both = zip(answer["counters"].items(), answer["rates"].values(), strict=True)
     _print_table(("", "Total", "A second"), [(name, total, rate) for (name, total), rate in both])
-    click.echo(f"\n{answer['connections']} connections\n")
+    offload = answer["offload"]
+    click.echo(f"\n{answer['connections']} connections")
+    click.echo(f"{offload['packets']} packets by the kernel, {offload['flows']} flows open to it\n")
     _print_table(("Reason", "Frames"), list(answer["reasons"].items()))
 
 

@@ -34,6 +34,13 @@ class Counters(NamedTuple):
     out_bytes: int
 
 
+class Offloaded(NamedTuple):
+    """What the kernel forwards by itself: flows now, packets since the start."""
+
+    flows: int
+    packets: int
+
+
 class ServerRow(NamedTuple):
     """One real server in a listing."""
 
@@ -289,3 +296,9 @@ def reasons(manager: Manager, call: Call = at_once) -> dict[str, int]:
     settle(manager, call)
     counts = manager.director.tables.reasons
     return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}
+
+
+def offload(manager: Manager) -> Offloaded:
+    """Return what the kernel does, as far as it was settled."""
+    state = manager.director.tables.director[0]
+    return Offloaded(int(state["flow_count"]), int(state["offloaded"]))

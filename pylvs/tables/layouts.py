@@ -427,7 +427,7 @@ DIRECTOR: Final = np.dtype([
     ("trash_ms", np.int64),        # when removed servers are looked through next; 0: there are none
     ("offloads", np.int64),        # the kernel forwards what is in ``flows``
     ("flow_count", np.int64),      # rows of FLOW in use
-    ("flow_rover", np.int64),      # the bucket that is looked through next
+    ("offloaded", np.int64),       # packets that it has forwarded, as far as they were counted
     ("warming_count", np.int64),
     ("drop_rate", np.int64),       # each how-many-th new connection drop_packet refuses; 0: none
     ("drop_counter", np.int64),

@@ -44,5 +44,6 @@ FLOW: Final = np.dtype([
     ("_rest", np.uint8, (32,)),
 ], align=True)
 assert FLOW.itemsize == 256
+FLOW_PLACES: Final = {name: int(place[1]) for name, place in (FLOW.fields or {}).items()}
 VACANT, WARMING, OPEN_FLOW, SHUT = range(4)  # FLOW.state
 # fmt: on

@@ -52,6 +52,13 @@ class Connections(Part):
     next: int = -1
 
 
+class Offload(Part):
+    """What the kernel forwards by itself: flows now, packets since the start."""
+
+    flows: int
+    packets: int
+
+
 class Stats(Part):
     """All traffic together; ``reasons`` are how many frames had each."""
 
@@ -59,6 +66,7 @@ class Stats(Part):
     counters: Counters
     rates: Counters
     reasons: dict[str, int]
+    offload: Offload
 
 
 class Changes(Part):

@@ -231,6 +231,7 @@ class Resources:
             "counters": listing.totals(manager, self._call)._asdict(),
             "rates": listing.Counters(*rates)._asdict(),
             "reasons": listing.reasons(manager, self._call),
+            "offload": listing.offload(manager)._asdict(),
         }
 
     def settings(self, _: Asked) -> Any:

@@ -2,5 +2,8 @@
 
 bpf        instructions, maps, loading and attaching: no compiler, no library
 filter     an interface's program: what is claimed, and whose it is
-offload    what forwards the flows of connections that last
+offload    what forwards the flows of connections that last:
+  decide     in packet sockets, whose a frame is
+  act        in tcx, what becomes of it
+headers    where packets have what programs need
 """

@@ -21,6 +21,7 @@ from typing import Final
 
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
+from pylvs.drivers.programs.headers import as_read
 from pylvs.drivers.programs.offload import Offload
 from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
@@ -51,11 +52,6 @@ _SIDES: Final = {
 _KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -20, -4, -3, -2  # on the program's stack
 
 
-def _as_read(number: int) -> int:
-    """Return 16 bits of the network's as the machine reads them, little-endian as x86-64 is."""
-    return int.from_bytes(number.to_bytes(2, "big"), "little")
-
-
 def assemble(mac: int, claimed: int, sockets: int | None, offload: Offload | None = None) -> bytes:
     """Return an interface's program; ``claimed`` and ``sockets`` are maps.
 
@@ -75,16 +71,16 @@ def assemble(mac: int, claimed: int, sockets: int | None, offload: Offload | Non
     _need(program, ipv4.HEADER_SIZE)
     for at in (0, 2, 4):
         part = (mac >> 32 - 8 * at) & 0xFFFF
-        program.load(2, R2, R6, at).jump_if(R2, "!=", _as_read(part), "pass")
+        program.load(2, R2, R6, at).jump_if(R2, "!=", as_read(part), "pass")
     program.load(2, R2, R6, ethernet.TYPE)
-    program.jump_if(R2, "==", _as_read(ethernet.IPV4), "ipv4")
-    program.jump_if(R2, "!=", _as_read(ethernet.IPV6), "pass")
+    program.jump_if(R2, "==", as_read(ethernet.IPV4), "ipv4")
+    program.jump_if(R2, "!=", as_read(ethernet.IPV6), "pass")
     _need(program, ipv6.HEADER_SIZE)
     _look_up(program, claimed, 6)
     program.label("ipv4")
     program.load(1, R2, R6, ethernet.HEADER_SIZE).jump_if(R2, "!=", 0x45, "pass")
     program.load(2, R2, R6, ethernet.HEADER_SIZE + ipv4.FRAGMENT)
-    program.jump_if(R2, "&", _as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), "pass")
+    program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), "pass")
     _look_up(program, claimed, 4)
     program.label("take")
     if sockets is None:

@@ -157,6 +157,7 @@ def settle(tables, row):
         return
     flow.seen_packets += packets
     flow.seen_octets += octets
+    tables.director[0].offloaded += packets
     entry = tables.connections[flow.connection]
     if flow.is_reply:
         servers.charge_replies(tables, int64(entry.server), packets, octets)

@@ -7,8 +7,8 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.decide import assemble as decide
 from pylvs.drivers.programs.filter import Filter, assemble
-from pylvs.drivers.programs.offload import decide
 from pylvs.engine.mailbox import distrust, settle
 from pylvs.forwarding.offload import AFTER
 from pylvs.jit import entrance
@@ -45,9 +45,8 @@ class Offloaded:
         self.filter = Filter(xdp=False, offloads=True)
         offload = self.filter.offload
         self.begin_anew()
-        maps = offload.flows.descriptor, offload._cell.descriptor
         # As a packet socket's the kernel would run it on frames without their Ethernet header.
-        self.decides = bpf.load(decide(*maps, offload._seeds, 0, None), bpf.TYPE_TC)
+        self.decides = bpf.load(offload.decide(0, None), bpf.TYPE_TC)
         program = assemble(0, self.filter._map.descriptor, None, offload)
         self.acts = bpf.load(program, bpf.TYPE_TC)
 

@@ -1,0 +1,194 @@
+"""A packet socket's program: take a frame for its ring, or leave it to tcx, which forwards it.
+
+    length of this socket's -> headers -> key -> bucket, four places -> open? plain? fits?
+                                                                      no: take it
+                                                                      yes: its row, in the cell
+
+SYN, FIN and RST shut their flow here, so that none of them is overtaken by a later packet.
+"""
+
+from typing import Final
+
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.bpf import (
+    FRAME_POINTER,
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R9,
+    Program,
+)
+from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read, fold_wide
+from pylvs.tables.connections.flows import GENERATION_ROW
+from pylvs.tables.shared import FLOW, FLOW_PLACES, OPEN_FLOW, SHUT, VACANT, WARMING
+from pylvs.tables.sizes import FLOW_BITS, FLOWS_PER_BUCKET, HASH_BITS
+from pylvs.wire import ethernet, ipv4, transport
+
+WORDS: Final = ("source_low", "destination_low", "source_high", "destination_high", "ends")
+"""Of a flow's key, in the order of the seeds."""
+
+# On the program's stack: the packet, from its IP header on, its key, and some numbers.
+_PACKET: Final = -72
+_KEY: Final = {name: _PACKET - 8 * (number + 1) for number, name in enumerate(WORDS)}
+_BUCKET, _NUMBER, _PLACE = -120, -124, -136
+_FAMILY: Final = -144
+"""A constant on each way, by which the verifier tells how much of the packet was read."""
+
+_PLAIN: Final = transport.SYN | transport.FIN | transport.RST | transport.ACK
+_TAKE_IT, _LEAVE_IT = -1, 0  # of the frame, all or nothing
+
+
+def assemble(
+    flows: int, cell: int, seeds: tuple[int, ...], shortest: int, longest: int | None
+) -> bytes:
+    """Return the program; ``flows`` and ``cell`` are maps.
+
+    The socket is there for frames longer than ``shortest`` and up to ``longest`` bytes: all others
+    are another socket's, whose program decides.
+    """
+    program = Program().copy(R6, R1)
+    program.load(4, R9, R6, bpf.TC_CONTEXT_SIZE).jump_if(R9, "<=", shortest, "not for this one")
+    if longest is not None:
+        program.jump_if(R9, ">", longest, "not for this one")
+    program.store_number(4, FRAME_POINTER, _NUMBER, 0)
+    program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, cell)
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    program.copy(R7, R0).store_number(4, R7, 0, 0)
+    program.load(4, R2, R6, bpf.TC_CONTEXT_TAGGED).jump_if(R2, "!=", 0, "take")
+    program.load(4, R2, R6, bpf.TC_CONTEXT_KIND).jump_if(R2, "!=", bpf.KIND_HOST, "take")
+    program.load(4, R2, R6, bpf.TC_CONTEXT_PROTOCOL)
+    for layout in LAYOUTS:
+        program.jump_if(R2, "==", as_read(layout.ethertype), layout.name("read"))
+    program.jump("take")
+    for layout in LAYOUTS:
+        _read(program, layout)
+    _find(program, flows, seeds)
+    _check_open(program, flows)
+    for layout in LAYOUTS:
+        _check_plain(program, layout)
+    program.label("leave to tcx").load(4, R2, FRAME_POINTER, _BUCKET)
+    program.compute(R2, "*", FLOWS_PER_BUCKET).compute_with(R2, "+", R5)
+    program.compute(R2, "+", 1).store(4, R7, 0, R2)
+    program.label("not for this one").set(R0, _LEAVE_IT).exit()
+    return program.label("take").set(R0, _TAKE_IT).exit().assemble()
+
+
+def _read(program: Program, layout: Layout) -> None:
+    """Read a packet's headers and put its key on the stack; R9 becomes its size."""
+    program.label(layout.name("read"))
+    program.copy(R1, R6).set(R2, ethernet.HEADER_SIZE).copy(R3, FRAME_POINTER)
+    program.compute(R3, "+", _PACKET).set(R4, layout.seen)
+    program.call(bpf.LOAD_BYTES).jump_if(R0, "!=", 0, "take")
+    if layout.is_ipv4:
+        _check_ipv4(program)
+    else:
+        program.load(1, R2, FRAME_POINTER, _PACKET).compute(R2, "&", 0xF0)
+        program.jump_if(R2, "!=", 0x60, "take")
+    program.load(2, R8, FRAME_POINTER, _PACKET + layout.length).swap(R8, 16)
+    program.compute(R8, "+", layout.uncounted).set(R2, layout.seen)
+    program.jump_if_register(R2, ">", R8, "take")
+    program.compute(R9, "-", ethernet.HEADER_SIZE).jump_if_register(R8, ">", R9, "take")
+    program.load(1, R4, FRAME_POINTER, _PACKET + layout.protocol)
+    program.jump_if(R4, "==", ipv4.TCP, layout.name("key"))
+    program.jump_if(R4, "!=", ipv4.UDP, "take").label(layout.name("key"))
+    for end in ("source", "destination"):
+        _put_address(program, layout, end)
+    program.load(4, R2, FRAME_POINTER, _PACKET + layout.header).swap(R2, 32)
+    program.compute(R2, "<<", 16).compute(R4, "<<", 8).compute_with(R2, "|", R4)
+    program.compute(R2, "|", layout.family).store(8, FRAME_POINTER, _KEY["ends"], R2)
+    program.copy(R9, R8).store_number(8, FRAME_POINTER, _FAMILY, layout.family).jump("find")
+
+
+def _check_ipv4(program: Program) -> None:
+    """Take what has options or is a fragment, and what has a wrong checksum, for the director."""
+    program.load(1, R2, FRAME_POINTER, _PACKET).jump_if(R2, "!=", 0x45, "take")
+    program.load(2, R2, FRAME_POINTER, _PACKET + ipv4.FRAGMENT)
+    program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), "take")
+    program.set(R3, 0)
+    for at in range(0, ipv4.HEADER_SIZE, 4):
+        program.load(4, R2, FRAME_POINTER, _PACKET + at).compute_with(R3, "+", R2)
+    fold_wide(program, R3, R2)
+    program.jump_if(R3, "!=", 0xFFFF, "take")
+
+
+def _put_address(program: Program, layout: Layout, end: str) -> None:
+    """Put an address into the key, in the halves that the director knows it by."""
+    at = _PACKET + (layout.source if end == "source" else layout.destination)
+    if layout.is_ipv4:
+        program.store_number(8, FRAME_POINTER, _KEY[f"{end}_high"], 0)
+        program.load(4, R2, FRAME_POINTER, at).swap(R2, 32)
+        program.store(8, FRAME_POINTER, _KEY[f"{end}_low"], R2)
+        return
+    for half, begin in (("high", at), ("low", at + 8)):  # the stack is aligned, they need not be
+        program.load(4, R3, FRAME_POINTER, begin).swap(R3, 32).compute(R3, "<<", 32)
+        program.load(4, R2, FRAME_POINTER, begin + 4).swap(R2, 32).compute_with(R2, "|", R3)
+        program.store(8, FRAME_POINTER, _KEY[f"{end}_{half}"], R2)
+
+
+def _find(program: Program, flows: int, seeds: tuple[int, ...]) -> None:
+    """Find the flow of the key on the stack: R8 where it is, R5 its place in its bucket."""
+    program.label("find").set(R1, 0)
+    for word, seed in zip(WORDS, seeds, strict=True):
+        program.load(8, R2, FRAME_POINTER, _KEY[word]).set_wide(R3, seed)
+        program.compute_with(R2, "*", R3).compute_with(R1, "+", R2)
+    program.compute(R1, ">>", HASH_BITS - FLOW_BITS).store(4, FRAME_POINTER, _BUCKET, R1)
+    program.copy(R2, FRAME_POINTER).compute(R2, "+", _BUCKET).load_map(R1, flows)
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    for place in range(FLOWS_PER_BUCKET):
+        missed, begin = f"not in place {place}", place * FLOW.itemsize
+        program.load(4, R2, R0, begin + FLOW_PLACES["state"]).jump_if(R2, "==", VACANT, missed)
+        for word in reversed(WORDS):
+            program.load(8, R2, R0, begin + FLOW_PLACES[word]).load(
+                8, R3, FRAME_POINTER, _KEY[word]
+            )
+            program.jump_if_register(R2, "!=", R3, missed)
+        program.copy(R8, R0).compute(R8, "+", begin).set(R5, place).jump("found").label(missed)
+    program.jump("take")
+
+
+def _check_open(program: Program, flows: int) -> None:
+    """See whether the flow is open, and of this generation."""
+    program.label("found").load(4, R2, R8, FLOW_PLACES["state"])
+    program.jump_if(R2, "==", OPEN_FLOW, "open").jump_if(R2, "!=", WARMING, "take")
+    program.set(R2, 1).add_to(4, R8, FLOW_PLACES["passed"], R2).jump("take")
+    program.label("open").store(8, FRAME_POINTER, _PLACE, R5)
+    program.store_number(4, FRAME_POINTER, _NUMBER, GENERATION_ROW // FLOWS_PER_BUCKET)
+    program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, flows)
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    program.load(4, R2, R0, FLOW_PLACES["generation"]).load(4, R3, R8, FLOW_PLACES["generation"])
+    program.jump_if_register(R2, "!=", R3, "take").load(8, R5, FRAME_POINTER, _PLACE)
+    program.load(8, R2, FRAME_POINTER, _FAMILY)
+    for layout in LAYOUTS:
+        program.jump_if(R2, "==", layout.family, layout.name("check"))
+    program.jump("take")
+
+
+def _check_plain(program: Program, layout: Layout) -> None:
+    """Take for the director what a program may not send: by flags, checksum, size and TTL."""
+    at = _PACKET + layout.header
+    program.label(layout.name("check")).load(4, R1, R6, bpf.TC_CONTEXT_SEGMENT_SIZE)
+    program.load(1, R2, FRAME_POINTER, _PACKET + layout.protocol)
+    program.jump_if(R2, "==", ipv4.UDP, layout.name("UDP"))
+    program.load(1, R2, FRAME_POINTER, at + transport.FLAGS).compute(R2, "&", _PLAIN)
+    program.jump_if(R2, "==", transport.ACK, layout.name("plain"))
+    program.store_number(4, R8, FLOW_PLACES["state"], SHUT).jump("take")
+    program.label(layout.name("plain"))
+    program.load(1, R2, FRAME_POINTER, at + transport.DATA_OFFSET).compute(R2, ">>", 4)
+    program.compute(R2, "*", 4).jump(layout.name("fits"))
+    program.label(layout.name("UDP")).load(2, R2, FRAME_POINTER, at + transport.UDP_CHECKSUM)
+    program.jump_if(R2, "!=", 0, layout.name("has a checksum"))
+    program.load(4, R2, R8, FLOW_PLACES["rewrites"]).jump_if(R2, "!=", 0, "take")
+    program.label(layout.name("has a checksum")).set(R2, transport.UDP_HEADER_SIZE)
+    # A frame that stands for many is as large as the largest of them, with its headers.
+    program.label(layout.name("fits")).compute(R2, "+", layout.header).compute_with(R2, "+", R1)
+    program.jump_if(R1, "!=", 0, layout.name("segments")).copy(R2, R9)
+    program.label(layout.name("segments")).load(4, R3, R8, FLOW_PLACES["mtu"])
+    program.jump_if_register(R2, ">", R3, "take")
+    program.load(1, R2, FRAME_POINTER, _PACKET + layout.hops).jump_if(R2, "<=", 1, "take")
+    program.jump("leave to tcx")
