@@ -95,7 +95,9 @@ def stats(as_json: bool, control: str | None) -> None:
     _print_table(("", "Total", "A second"), [(name, total, rate) for (name, total), rate in both])
     offload = answer["offload"]
     click.echo(f"\n{answer['connections']} connections")
-    click.echo(f"{offload['packets']} packets by the kernel, {offload['flows']} flows open to it\n")
+    click.echo(
+        f"{offload['packets']} packets by the kernel, {offload['flows']} flows offered to it\n"
+    )
     _print_table(("Reason", "Frames"), list(answer["reasons"].items()))
 
 

@@ -93,8 +93,9 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 failure, 2 usage.
     type=click.Choice(["auto", "on", "off"]),
     default="auto",
     show_default=True,
-    help="Whether the kernel forwards what follows in connections that last, by programs of BPF: "
-    "NAT and direct routing by packet rings.  auto does where bpf is allowed.",
+    help="Whether the kernel forwards what follows in connections that last, by programs of BPF "
+    "(Linux 6.6): NAT and direct routing, by packet rings.  auto does where bpf is allowed, but "
+    "with --trace.",
 )
 @click.option(
     "--connections",
@@ -175,6 +176,8 @@ def command(
         what = file.of_options(
             place, commands_of(**stated), parse_settings(settings), parse_marks(marks)
         )
+    if trace and what.place.offload == "on":
+        raise UsageError("--trace writes what the director forwards: leave --offload out")
     if trace and what.place.workers > 1:
         raise UsageError("--trace writes what one worker sees: leave --workers out")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads nobody needs

@@ -183,7 +183,7 @@ class Daemon:
         wants = self.place.offload
         offloads = wants != "off" and not xdp and not self.options.trace
         try:
-            opened = Filter(xdp, offloads)
+            opened = Filter(xdp, offloads, must_offload=wants == "on")
         except OSError as error:
             if wants == "on":
                 raise HostError(

@@ -262,7 +262,14 @@ class Rings(Live):
 
     def attach(self, reservation: linux.Reservation, begin: int) -> None:
         super().attach(reservation, begin)
-        self._attach_programs()
+        try:
+            self._attach_programs()
+        except OSError as error:
+            assert self._filter is not None
+            if self._filter.xdp:
+                raise _no_program(error) from None
+            log.info("no BPF program here (%s): nftables does its work", error.strerror)
+            self._filter.give_up()
         for row in range(len(self._shapes)):
             self._open_ring(row)
         self._open_xdp()
@@ -287,8 +294,13 @@ class Rings(Live):
             self._groups[place] = packet_ring.join(opened, self._groups.get(place))
         kind = row % packet_ring.RINGS_PER_PORT
         shortest = self._shapes[row - 1].longest if kind else 0
-        offload = self._filter.offload if self._filter is not None else None
-        packet_ring.take(opened, shape, shortest, offload)
+        if self._filter is not None and self._filter.offload is not None:
+            try:
+                self._filter.offload.take(opened, shortest, shape.longest or None)
+                return
+            except OSError as error:
+                self._filter.give_up_offload(error.strerror)
+        packet_ring.take(opened, shape, shortest)
 
     def _open_xdp(self) -> None:
         assert self._reservation is not None
@@ -309,18 +321,11 @@ class Rings(Live):
 
     def _attach_programs(self) -> None:
         """Have the interfaces' programs run: before their packet sockets count on them."""
-        claimed = self._filter
-        if claimed is None:
+        if self._filter is None:
             return
-        try:
-            for port in self.ports:
-                if os.path.exists(f"/sys/class/net/{port.name}"):
-                    claimed.attach(port.name, packet_ring.port_of(port.name).mac)
-        except OSError as error:
-            if claimed.xdp:
-                raise _no_program(error) from None
-            log.info("no BPF program here (%s): nftables does its work", error.strerror)
-            claimed.give_up()
+        for port in self.ports:
+            if os.path.exists(f"/sys/class/net/{port.name}"):
+                self._filter.attach(port.name, packet_ring.port_of(port.name).mac)
 
     def _feed(self) -> None:
         """Have the programs feed the XDP sockets that receive."""

@@ -21,7 +21,6 @@ from numpy import int64
 
 from pylvs.drivers import linux
 from pylvs.drivers.base import Port
-from pylvs.drivers.programs.offload import Offload
 from pylvs.errors import HostError
 from pylvs.frames import HEADROOM
 from pylvs.jit import barrier, compiled
@@ -224,16 +223,8 @@ def _read_attribute(name: str, attribute: str) -> str:
         return file.read().strip()
 
 
-def take(
-    opened: socket.socket, shape: Shape, shortest: int, offload: Offload | None = None
-) -> None:
-    """Have a socket take the frames that are longer than ``shortest``, and not too long for it.
-
-    Less what the kernel may forward by itself.
-    """
-    if offload is not None:
-        offload.take(opened, shortest, shape.longest or None)
-        return
+def take(opened: socket.socket, shape: Shape, shortest: int) -> None:
+    """Have a socket take the frames that are longer than ``shortest``, and not too long for it."""
     linux.attach_filter(
         opened.fileno(),
         (_LOAD_LENGTH, 0, 0, 0),

@@ -167,7 +167,7 @@ def breathe_live(world, memory, frames, rings, sockets, umem, queues, pollfds, c
                 begin_batch(tables)
             swept = connections.sweep(tables, state.now_ms, SWEEP_LIMIT, False)
             if director.warming_count:
-                flows.open_warm(tables, count == 0, state.now_ms)
+                flows.open_warm(tables, count == 0 and state.lock == 0, state.now_ms)
             _leave(state)
         if director.wanted != state.wanted:
             state.wanted = director.wanted

@@ -84,9 +84,13 @@ _NAMES: Final = COMMAND.names or ()
 def apply(world, commands, count):
     """Carry out ``commands[:count]`` in order; ``world`` is TABLES[1]."""
     tables = world[0]
+    settled = False
     for at in range(count):
         command = commands[at]
-        if command.kind < ZERO:
+        if command.kind == REMOVE_SERVICE or command.kind == REMOVE_SERVER:
+            if not settled:  # what is removed is charged no more
+                flows.settle_some(tables, 0, FLOWS_LIMIT, command.now_ms)
+            settled = True
             flows.distrust(tables)
         if command.kind == SPAN_PORTS:
             _stage(tables, command)

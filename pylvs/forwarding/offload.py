@@ -12,9 +12,9 @@ from typing import Final
 
 from numpy import int64
 
-from pylvs.frames import Reason
+from pylvs.frames import NONE, Reason
 from pylvs.jit import apart, compiled
-from pylvs.tables import states
+from pylvs.tables import paths, states
 from pylvs.tables.addresses import destination_of, source_of
 from pylvs.tables.connections import flows
 from pylvs.tables.layouts import (
@@ -39,33 +39,35 @@ _SPECIAL: Final = transport.SYN | transport.FIN | transport.RST | transport.ACK
 @apart
 def offer(tables, memory, frame, now_ms):
     """Have the kernel forward what follows a frame that leaves, if it can."""
-    row = int64(frame.connection)
-    entry = tables.connections[row]
-    if entry.in_packets < AFTER or not _lasts(entry, frame) or not _is_plain(tables, frame):
-        return
     is_reply = frame.reason == Reason.REPLIED
     if not is_reply and frame.reason != Reason.FORWARDED:
+        return
+    row = int64(frame.connection)
+    entry = tables.connections[row]
+    if entry.in_packets < AFTER or not _lasts(entry, frame) or not _is_plain(frame):
+        return
+    if tables.ports[frame.port_out].interface == 0 or _is_narrow(tables, memory, frame, now_ms):
         return
     protocol, family = int64(frame.protocol), int64(frame.family)
     ports = int64(frame.source_port), int64(frame.destination_port)
     source, destination = source_of(frame), destination_of(frame)
     ends = flows.ends_of(ports[0], ports[1], protocol, family)
     found = flows.find(tables, source, destination, ends)
-    if found != -1:
+    if found != NONE:
         flow = tables.flows[found]
         is_trusted = flow.generation == flows.generation(tables)
         if flow.connection == row and is_trusted and flow.state != SHUT:
             return
         flows.withdraw(tables, int64(flow.connection))
     at = flows.allocate(tables, source, destination, ends)
-    if at == -1:
+    if at == NONE:
         return
     flow = tables.flows[at]
     path = frame.path if is_reply else tables.servers[entry.server].path
     flow.mtu = tables.paths[path].mtu
     flow.interface = tables.ports[frame.port_out].interface
     _describe(memory, frame, flow, source, destination)
-    flows.begin(tables, at, row, is_reply, now_ms)
+    flows.enter(tables, at, row, is_reply, now_ms)
 
 
 @compiled
@@ -81,15 +83,17 @@ def _lasts(entry, frame):
 
 
 @compiled
-def _is_plain(tables, frame):
+def _is_plain(frame):
     header = ipv4.HEADER_SIZE if frame.family == 4 else ipv6.HEADER_SIZE
-    return (
-        frame.quotes == 0
-        and frame.fragment_max == 0
-        and frame.transport - frame.ip == header
-        and tables.director[0].exception_count == 0
-        and tables.ports[frame.port_out].interface != 0
-    )
+    return frame.quotes == 0 and frame.fragment_max == 0 and frame.transport - frame.ip == header
+
+
+@compiled
+def _is_narrow(tables, memory, frame, now_ms):
+    """Whether the path takes less than its interface does, by what an ICMP error told."""
+    if tables.director[0].exception_count == 0:
+        return False
+    return paths.exception_to(tables, ip.destination_of(memory, frame.ip), now_ms) != NONE
 
 
 @compiled

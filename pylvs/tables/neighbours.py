@@ -81,8 +81,9 @@ def _allocate(tables):
         neighbour = tables.neighbours[row]
         if neighbour.pinned or neighbour.waiting or neighbour.state == ASKED:
             continue
+        if neighbour.state == KNOWN:
+            flows.distrust(tables)  # nobody follows its MAC any more
         _unlink(tables, row)
-        flows.distrust(tables)  # nobody follows its MAC any more
         return row
     return NONE
 
@@ -104,7 +105,7 @@ def _unlink(tables, row):
 def learn(tables, row, mac):
     """A MAC was heard of; frames that wait for it leave with the next batch."""
     neighbour = tables.neighbours[row]
-    if neighbour.state != KNOWN or neighbour.mac != mac:
+    if neighbour.state == KNOWN and neighbour.mac != mac:
         flows.distrust(tables)
     neighbour.mac = mac
     neighbour.state = KNOWN
@@ -115,7 +116,8 @@ def learn(tables, row, mac):
 def fail(tables, row):
     """A next hop does not answer: what waits for it is lost."""
     neighbour = tables.neighbours[row]
-    flows.distrust(tables)
+    if neighbour.state == KNOWN:
+        flows.distrust(tables)
     neighbour.state = FAILED
     neighbour.attempts = NONE
     if neighbour.waiting == 0:

@@ -168,6 +168,44 @@ def test_a_connection_lives_as_long_as_the_kernel_forwards_and_its_timeout():
     assert world.states() == []
 
 
+def test_a_timeout_that_is_made_shorter_holds_for_it_too():
+    world = Offloading()
+    world.establish()
+    world.drain()
+    world.manager.apply(parse_line(["--set", "60", "0", "0"]))
+    world.after(10)
+    world.forward(world.flows()[0], 1)
+    world.settle()
+    world.after(59.9).send_all([])
+    assert len(world.connections()) == 1
+    world.after(0.1).send_all([])
+    assert world.connections() == []
+
+
+def test_what_a_removed_server_had_is_counted():
+    world = Offloading()
+    world.establish()
+    world.drain()
+    before = listing.totals(world.manager).in_packets
+    world.forward(world.flows()[0], 200)
+    world.rule(f"-d -t {VIP}:80 -r {SERVER}:8080")
+    assert listing.totals(world.manager).in_packets == before + 200
+
+
+def test_a_row_that_a_program_shut_too_late_is_nobodys():
+    """It saw the flow open, and the director took it back before it wrote."""
+    world = Offloading()
+    world.establish()
+    world.drain()
+    row = world.rows()[0]
+    world.send(tcp_frame(CLIENT, VIP, PORT, 80, "R"))
+    world.establish(PORT + 1)
+    world.tables.flows[row]["state"] = SHUT  # what the exchange in ``decide`` prevents
+    world.after((flows.IDLE_MS + 1) / 1_000)
+    world.settle()
+    assert int(world.tables.director[0]["flow_count"]) == 0
+
+
 def test_a_lookup_knows_what_the_kernel_has_forwarded():
     world = Offloading()
     world.establish()
@@ -201,9 +239,8 @@ def test_a_flow_that_a_program_shut_is_offered_anew():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda world: world.rule(f"-e -t {VIP}:80 -r {SERVER}:8080 -m -w 5"),
-        lambda world: world.rule(f"-a -t {VIP}:80 -r 10.0.0.12:8080 -m"),
-        lambda world: world.rule(f"-E -t {VIP}:80 -s wlc"),
+        lambda world: world.rule(f"-d -t {VIP}:80 -r {SERVER}:8080"),
+        lambda world: world.rule(f"-D -t {VIP}:80"),
         lambda world: world.manager.hear([Heard(1, address_of(SERVER), 0x02_00_00_00_02_99)]),
         lambda world: world.manager.hear([Heard(1, address_of(SERVER), 0)]),
         lambda world: world.manager.set_routes(world._routes((), (1500, 1400))),
@@ -225,6 +262,10 @@ def test_news_that_change_nothing_leave_flows_alone():
     world.drain()
     world.manager.hear([Heard(1, address_of(SERVER), 0x02_00_00_00_02_0B)])
     world.manager.want_servers()
+    world.manager.hear([Heard(1, address_of("10.0.0.99"), 0x02_00_00_00_02_63)])
+    world.rule(f"-e -t {VIP}:80 -r {SERVER}:8080 -m -w 5")
+    world.rule(f"-a -t {VIP}:80 -r 10.0.0.12:8080 -m")
+    world.rule(f"-E -t {VIP}:80 -s wlc")
     current = world.tables.flows[flows.GENERATION_ROW]["generation"]
     assert world.flows()[0]["generation"] == current
 

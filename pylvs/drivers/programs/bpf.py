@@ -5,6 +5,7 @@
 Sources: linux/bpf.h, Documentation/bpf/standardization/instruction-set.rst, x86-64's numbers.
 """
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -46,6 +47,7 @@ _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE = 0, 1, 2, 3
 _PROGRAM_LOAD, _PROGRAM_RUN, _LINK_CREATE = 5, 10, 28
 TYPE_SOCKET, TYPE_TC, TYPE_XDP = 1, 3, 6
 _ATTACHES: Final = {TYPE_TC: 46, TYPE_XDP: 37}  # BPF_TCX_INGRESS, BPF_XDP
+AHEAD: Final = 8  # BPF_F_BEFORE: of all other programs, for TC
 _LIVE_FRAMES: Final = 2
 _LIVE_BATCH: Final = 64
 _LOG_SIZE: Final = 1 << 16
@@ -53,6 +55,7 @@ ATTACH_GENERIC, ATTACH_NATIVE = 2, 4  # XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
 
 _SIZES: Final = {4: 0x00, 2: 0x08, 1: 0x10, 8: 0x18}
 _LOAD, _STORE_NUMBER, _STORE, _MEMORY, _ATOMIC = 0x01, 0x02, 0x03, 0x60, 0xC0
+_EXCHANGE: Final = 0xF1  # BPF_CMPXCHG
 _JUMP, _ARITHMETIC, _REGISTER = 0x05, 0x07, 0x08
 _CODES: Final = (0x00, 0x10, 0x20, 0x40, 0x50, 0x60, 0x70, 0xA0, 0xB0)
 _SWAP: Final = 0xDC  # BPF_END, to big-endian
@@ -104,6 +107,10 @@ class Program:
     def add_to(self, size: int, to: int, offset: int, source: int) -> Self:
         """The 4 or 8 bytes at to + offset += source, whoever else does so at the time."""
         return self._put(_STORE | _ATOMIC | _SIZES[size], to, source, offset)
+
+    def exchange(self, size: int, to: int, offset: int, source: int) -> Self:
+        """If the 4 or 8 bytes at to + offset are what R0 is, they = source; R0 = what they were."""
+        return self._put(_STORE | _ATOMIC | _SIZES[size], to, source, offset, _EXCHANGE)
 
     def swap(self, register: int, bits: int) -> Self:
         """Turn the register's low bits, as they were loaded, from the network's order."""
@@ -165,19 +172,22 @@ def load(program: bytes, kind: int = TYPE_XDP) -> int:
     license_text = ctypes.create_string_buffer(b"MIT")
     log = ctypes.create_string_buffer(_LOG_SIZE)
     places = [ctypes.addressof(one) for one in (code, license_text, log)]
-    count = len(program) // 8
-    attributes = struct.pack("<IIQQIIQ", kind, count, *places[:2], 1, _LOG_SIZE, places[2])
+    request = struct.pack("<IIQQ", kind, len(program) // 8, *places[:2])
     try:
-        return _call(_PROGRAM_LOAD, attributes)
+        return _call(_PROGRAM_LOAD, request)
     except OSError as error:
-        said = log.value.decode(errors="replace").strip()
-        raise OSError(error.errno, f"{error.strerror}: {said}") from None
+        refusal = error
+    with contextlib.suppress(OSError):
+        os.close(_call(_PROGRAM_LOAD, request + struct.pack("<IIQ", 1, _LOG_SIZE, places[2])))
+    said = log.value.decode(errors="replace").strip()
+    raise OSError(refusal.errno, f"{refusal.strerror}: {said}" if said else refusal.strerror)
 
 
 def attach(program: int, interface: int, kind: int = TYPE_XDP, how: int = 0) -> int:
     """Have an interface run a program for what it receives, until the descriptor returned closes.
 
-    ``how`` is ``ATTACH_NATIVE`` or ``ATTACH_GENERIC`` for XDP's.  Raises OSError.
+    ``how`` is ``ATTACH_NATIVE`` or ``ATTACH_GENERIC`` for XDP's, ``AHEAD`` for one of tcx that is
+    to come first.  Raises OSError.
     """
     return _call(_LINK_CREATE, struct.pack("<IIII", program, interface, _ATTACHES[kind], how))
 

@@ -4,7 +4,12 @@
                                                                       no: take it
                                                                       yes: its row, in the cell
 
-SYN, FIN and RST shut their flow here, so that none of them is overtaken by a later packet.
+SYN, FIN and RST shut their flow here, so that none of them is overtaken by a later packet.  What is
+odd in itself, a fragment, say, comes up alone: others of its flow may overtake it.
+
+    R6  the context            R8  the packet's size, then the flow
+    R7  the cell               R9  the frame's length, then the packet's size
+    R5  the flow's place in its bucket, once it is found
 """
 
 from typing import Final
@@ -102,7 +107,7 @@ def _read(program: Program, layout: Layout) -> None:
     program.load(4, R2, FRAME_POINTER, _PACKET + layout.header).swap(R2, 32)
     program.compute(R2, "<<", 16).compute(R4, "<<", 8).compute_with(R2, "|", R4)
     program.compute(R2, "|", layout.family).store(8, FRAME_POINTER, _KEY["ends"], R2)
-    program.copy(R9, R8).store_number(8, FRAME_POINTER, _FAMILY, layout.family).jump("find")
+    program.copy(R9, R8).set(R2, layout.family).store(8, FRAME_POINTER, _FAMILY, R2).jump("find")
 
 
 def _check_ipv4(program: Program) -> None:
@@ -177,7 +182,8 @@ def _check_plain(program: Program, layout: Layout) -> None:
     program.jump_if(R2, "==", ipv4.UDP, layout.name("UDP"))
     program.load(1, R2, FRAME_POINTER, at + transport.FLAGS).compute(R2, "&", _PLAIN)
     program.jump_if(R2, "==", transport.ACK, layout.name("plain"))
-    program.store_number(4, R8, FLOW_PLACES["state"], SHUT).jump("take")
+    program.set(R0, OPEN_FLOW).set(R2, SHUT)  # unless the director has taken it back just now
+    program.exchange(4, R8, FLOW_PLACES["state"], R2).jump("take")
     program.label(layout.name("plain"))
     program.load(1, R2, FRAME_POINTER, at + transport.DATA_OFFSET).compute(R2, ">>", 4)
     program.compute(R2, "*", 4).jump(layout.name("fits"))

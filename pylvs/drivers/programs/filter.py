@@ -8,7 +8,7 @@
 
 Everything else goes the usual way, where packet rings see it and nftables keep the host off it:
 ICMP, ARP, fragments, other stations' frames, spans, firewall marks, FTP's data.  So what is not in
-here costs time, never a packet.
+here costs time, never a packet, as long as no other tcx program comes first and takes frames away.
 """
 
 import errno
@@ -177,7 +177,9 @@ class _Attached:
         program = bpf.load(assemble(mac, *places, offload), kind)
         try:
             if sockets is None:
-                self._link = bpf.attach(program, self.station[0], kind)
+                # Nobody may take a frame away that packet sockets count on this program for.
+                how = bpf.AHEAD if offload is not None else 0
+                self._link = bpf.attach(program, self.station[0], kind, how)
             else:
                 self._link = self._attach_xdp(name, program)
         finally:
@@ -205,8 +207,9 @@ class Filter:
     ``offload`` has its tables.  What is attached goes with the process, however it ends.
     """
 
-    def __init__(self, xdp: bool, offloads: bool = False) -> None:
+    def __init__(self, xdp: bool, offloads: bool = False, must_offload: bool = False) -> None:
         self.xdp = xdp
+        self._must_offload = must_offload
         self.offload = Offload() if offloads else None
         self._map = bpf.Map(bpf.HASH, _KEY.size, 1, _CAPACITY)
         self._held: set[bytes] = set()
@@ -222,10 +225,14 @@ class Filter:
         if attached is not None:
             if attached.station == (socket.if_nametoindex(name), mac):
                 return
-            attached.close()
-            del self._attached[name]
+            if self.xdp:
+                attached.close()  # there can be one only
+                attached = None
+                del self._attached[name]
         sockets = bpf.Map(bpf.SOCKETS, 4, 4, _QUEUES_LIMIT) if self.xdp else None
         self._attached[name] = _Attached(name, mac, self._map, sockets, self.offload)
+        if attached is not None:
+            attached.close()
 
     def feed(self, name: str, queue: int, descriptor: int) -> None:
         """Have what is claimed of an interface's queue go to an XDP socket; raises OSError."""
@@ -272,11 +279,21 @@ class Filter:
         self.give_up()
 
     def give_up(self) -> None:
-        """Leave it all to nftables from now on."""
+        """Leave it all to nftables from now on; raises HostError if that must not be."""
         self._is_given_up = True
-        if self.offload is not None:
-            self.offload.stop()
+        self.give_up_offload("no tcx, which Linux has from 6.6 on")
         self._detach()
+
+    def give_up_offload(self, why: object) -> None:
+        """Have the director forward everything from now on; raises HostError likewise."""
+        if self.offload is None:
+            return
+        if self._must_offload:
+            raise HostError(f"--offload on is not to be had: {why}")
+        log.info("the kernel forwards nothing by itself: %s", why)
+        self.offload.stop()
+        self.offload.close()
+        self.offload = None
 
     def _detach(self) -> None:
         for one in self._attached.values():

@@ -303,6 +303,8 @@ def remove(tables, row):
     The frame that had it removed is still to be forwarded, or refused, by that.
     """
     entry = tables.connections[row]
+    if int64(entry.conn_flags) & FLAG_OFFLOADED:
+        flows.withdraw(tables, row)
     flags = int64(entry.conn_flags)
     director = tables.director[0]
     if flags & FLAG_HASHED:
@@ -321,10 +323,8 @@ def remove(tables, row):
             servers.weigh_load(server)
     if entry.control != NONE:
         tables.connections[entry.control].controls -= 1
-    if flags & (FLAG_KEYED | FLAG_NO_PORT | FLAG_LOCAL | FLAG_OFFLOADED):
-        if flags & FLAG_OFFLOADED:
-            flows.withdraw(tables, row)
-        elif flags & FLAG_KEYED:
+    if flags & (FLAG_KEYED | FLAG_NO_PORT | FLAG_LOCAL):
+        if flags & FLAG_KEYED:
             keys.remove(tables, row)
         elif flags & FLAG_LOCAL:
             local_ends.release(tables, row)
@@ -395,6 +395,8 @@ def fill_port(tables, row, port):
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_NO_PORT
     _chain(tables, row)
     tables.director[0].awaited_count -= 1
+    if tables.director[0].flow_count:
+        _displace_flows(tables, row)
 
 
 @compiled

@@ -88,7 +88,7 @@ def allocate(tables, source, destination, ends):
 
 
 @compiled
-def begin(tables, row, connection, is_reply, now_ms):
+def enter(tables, row, connection, is_reply, now_ms):
     """Have a row that was filled be a flow of a connection."""
     director = tables.director[0]
     entry = tables.connections[connection]
@@ -127,8 +127,8 @@ def distrust(tables):
 def open_warm(tables, drained, now_ms):
     """Open the flows of which no packet is on its way through the director.
 
-    ``drained``: this breath found nothing in the rings.  A packet that is still there would be
-    overtaken; where packets never cease to come, some are, once.
+    ``drained``: this breath found nothing in any ring.  A packet that is still there would be
+    overtaken; where they never cease to come, or other workers have rings, time has to do.
     """
     director = tables.director[0]
     at = 0
@@ -153,7 +153,7 @@ def settle(tables, row):
     flow = tables.flows[row]
     packets = int64(flow.packets) - flow.seen_packets
     octets = int64(flow.octets) - flow.seen_octets
-    if packets == 0:
+    if packets == 0 and octets == 0:
         return
     flow.seen_packets += packets
     flow.seen_octets += octets
@@ -168,7 +168,7 @@ def settle(tables, row):
         entry.in_packets = (int64(entry.in_packets) + packets) & 0xFFFF_FFFF
     timeout = states.timeout_ms(tables.timeouts, int64(entry.protocol), int64(entry.state))
     used_ms = int64(flow.used_ns) // _NS_PER_MS
-    if used_ms + timeout > entry.expires_ms:
+    if used_ms > entry.expires_ms - int64(entry.timeout_ms):  # when it was started last
         expiry.restart(tables, flow.connection, timeout, used_ms)
 
 
@@ -177,6 +177,8 @@ def withdraw(tables, connection):
     """Have both ways of a connection be the director's again."""
     entry = tables.connections[connection]
     director = tables.director[0]
+    if int64(entry.conn_flags) & FLAG_OFFLOADED == 0:
+        return
     entry.conn_flags = int64(entry.conn_flags) & ~FLAG_OFFLOADED
     row = int64(tables.details[connection])
     while row != NONE:
@@ -191,6 +193,8 @@ def withdraw(tables, connection):
 @compiled
 def settle_some(tables, begin, end, now_ms):
     """Settle the flows in rows ``begin`` to ``end``, and withdraw those that have ceased."""
+    if tables.director[0].flow_count == 0:
+        return
     for row in range(begin, end):
         flow = tables.flows[row]
         if flow.state == VACANT:
