@@ -159,6 +159,7 @@ SUBJECTS: Final = (
     Subject(REFERENCE, "nat", _dnat, lacks=_without("nft", "nftables")),
     Subject("routing", "nat", _routing, PACKETS),
     *map(_pylvs, ("nat", "dr", "tun", "l3dsr", "fullnat")),
+    *(_pylvs(mode, "--offload", "off") for mode in ("nat", "dr")),
     *(_pylvs(mode, "--driver", "xdp") for mode in ("nat", "dr", "tun")),
     *(_pylvs("nat", "--workers", "2", *driver) for driver in ((), ("--driver", "xdp"))),
     Subject("haproxy", "nat", _haproxy, STREAMS, _without("haproxy", "haproxy")),

@@ -9,7 +9,7 @@ from typing import Any, Final
 EXPECTED_S: Final = 60.0
 
 
-def while_compiling(work: Callable[[], Any], part: str = "all") -> None:
+def while_compiling(work: Callable[[], Any], part: str = "live") -> None:
     """Run ``work``, which may compile, with a progress line on standard error if it does."""
     from pylvs import jit
 

@@ -60,9 +60,9 @@ def command(
     parsed = [_parse_host(text) for text in hosts]
     from pylvs.control.replay import Host, Replay
     from pylvs.drivers.pcap import Writer
-    from pylvs.engine.warm import warm
+    from pylvs.engine.warm import CORE, warm
 
-    while_compiling(lambda: warm(moves=False), "core")
+    while_compiling(lambda: warm(CORE), CORE)
     pool = list(map(parse_address, local))
     replay = Replay(capture, commands, [Host(*host) for host in parsed], macs, mtu, pool)
     with (

@@ -182,9 +182,10 @@ def command(
         raise UsageError("--trace writes what one worker sees: leave --workers out")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy would start threads nobody needs
     from pylvs.control.daemon import Daemon, Options
-    from pylvs.engine.warm import warm
+    from pylvs.engine.warm import LIVE, TRACED, warm
 
-    while_compiling(warm)
+    part = TRACED if trace else LIVE
+    while_compiling(lambda: warm(part), part)
     where = control or what.place.control
     options = Options(what, config or "", stats_interval or 0.0, trace or "", where)
     signal.signal(signal.SIGTERM, _stop_early)
@@ -235,6 +236,7 @@ def _print_plan(daemon: "Daemon") -> None:
         if not service.servers:
             table.add_row(str(service.key), service.terms.scheduler, "none yet", "", "", "", "")
     Console(width=120, soft_wrap=True, markup=False, emoji=False).print(table)
+    print(daemon.way())
     sys.stdout.flush()
 
 

@@ -217,6 +217,20 @@ class Daemon:
             drivers.append(driver)
         return drivers
 
+    def way(self) -> str:
+        """Return how frames are read here, and why so if nobody has said."""
+        place = self.place
+        if self.hosted:
+            return f"{place.tap or place.tun}: {'TAP' if place.tap else 'TUN'} device"
+        means = "XDP sockets" if place.driver == "xdp" else "packet rings"
+        if place.driver == "auto":
+            virtual = [name for name in place.interfaces if not _is_card(name)]
+            why = f"XDP would turn off the offloads of {', '.join(virtual)}"
+            means += f" (auto: {why if virtual else 'they keep the offloads of cards'})"
+        offloads = self.filter is not None and self.filter.offload is not None
+        then = "; connections that last go on in the kernel" if offloads else ""
+        return f"{', '.join(place.interfaces)}: {means}{then}"
+
     def _open_trace(self, path: str) -> IO[bytes]:
         try:
             return self._undo.enter_context(open(path, "wb"))
@@ -458,6 +472,11 @@ def _free_pages() -> int:
         values = dict(line.split(":") for line in file)
     kilobytes = sum(int(values[name].split()[0]) for name in ("MemFree", "Buffers"))
     return kilobytes * 1_024 // mmap.PAGESIZE
+
+
+def _is_card(name: str) -> bool:
+    """Whether an interface has hardware behind it."""
+    return pathlib.Path(f"/sys/class/net/{name}/device").exists()
 
 
 def _reads_one(path: str) -> bool:

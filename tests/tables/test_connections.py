@@ -2,8 +2,13 @@
 
 import pytest
 
+from pylvs.engine.director import SWEEP_LIMIT, sweep
+from pylvs.frames import NONE
+from pylvs.jit import compiled, entrance
+from pylvs.tables import connections, states
 from pylvs.tables.layouts import CONNECTION
-from pylvs.tables.sizes import Limits
+from pylvs.tables.sizes import TICK_MS, Limits
+from tests.conftest import BOUNDS_CHECKED, UNCOMPILED
 from tests.packets import tcp_frame, udp_frame
 from tests.world import CLIENT, VIP, World
 
@@ -138,3 +143,44 @@ def test_a_removed_server_returns_to_its_service_as_itself_and_to_no_other():
         assert key[int(server["virtual_port"]), int(server["address_low"])] == row
         assert server["connections"] == row + 1
     assert int(world.tables.director[0]["servers_seen"]) == seen
+
+
+@compiled
+def half_open(tables, count, begin_ms, step_ms):
+    """Insert what SYNs of random clients leave, so many each millisecond for a minute."""
+    for number in range(count):
+        row = connections.allocate(tables)
+        entry = tables.connections[row]
+        entry.client_address = (number * 0x9E37_79B1) & 0xFFFF_FFFF
+        entry.client_port = number & 0xFFFF
+        entry.virtual_port = 80
+        entry.protocol = 6
+        entry.state = states.SR
+        entry.conn_flags = 0
+        entry.server = NONE
+        entry.control = NONE
+        entry.controls = 0
+        entry.timeout_ms = 60_000
+        connections.insert(tables, row, begin_ms + number // step_ms)
+
+
+def test_a_million_half_open_connections_go_when_their_time_is_up():
+    """Each within a tick of it, by breaths that look at no more rows than any does."""
+    count = 6_000 if UNCOMPILED or BOUNDS_CHECKED else 1_020_000
+    world = World(limits=Limits(connections=1 << 20))
+    director, begin_ms = world.tables.director[0], world.now_ms
+    world.send_all([])  # the wheel turns
+    entrance(half_open)(world.tables.all[0], count, begin_ms, count // 60_000 or 1)
+    assert director["connection_count"] == count
+    made_ms = count // (count // 60_000 or 1)
+    for after_ms in range(60_000, 60_000 + made_ms + 2 * TICK_MS, 500):
+        breaths = 0
+        while not sweep(world.tables.all, begin_ms + after_ms, False):
+            breaths += 1
+        due = min(count, max(0, after_ms - 60_000) * (count // made_ms))
+        late = due - (count - int(director["connection_count"]))
+        assert late <= 2 * TICK_MS * count // made_ms
+        assert breaths <= 2 + 2 * (count // 120 + 1_024) // SWEEP_LIMIT
+    sweep(world.tables.all, begin_ms + 60_000 + made_ms + 1_000, True)
+    assert director["connection_count"] == 0
+    assert int(world.tables.director[0]["high_water"]) == count
