@@ -238,7 +238,12 @@ def take(opened: socket.socket, shape: Shape, shortest: int) -> None:
 def join(opened: socket.socket, group: int | None) -> int:
     """Share frames with others by their flows; return the group, a new one for ``None``."""
     kind = linux.PACKET_FANOUT_UNIQUEID if group is None else 0  # by the hash of their flow
-    opened.setsockopt(linux.SOL_PACKET, linux.PACKET_FANOUT, (group or 0) | kind << 16)
+    place = linux.SOL_PACKET, linux.PACKET_FANOUT
+    try:  # else the group would hear what the kernel forwards as it leaves
+        ignoring = kind | linux.PACKET_FANOUT_IGNORE_OUTGOING
+        opened.setsockopt(*place, (group or 0) | ignoring << 16)
+    except OSError:  # before Linux 5.14, which forwards nothing by itself
+        opened.setsockopt(*place, (group or 0) | kind << 16)
     return opened.getsockopt(linux.SOL_PACKET, linux.PACKET_FANOUT) & 0xFFFF
 
 

@@ -276,6 +276,7 @@ class Filter:
         if self.xdp:
             raise HostError(f"bpf refuses what --driver xdp needs: {error.strerror}") from None
         log.warning("bpf refuses changes (%s): nftables does its work", error.strerror)
+        self._must_offload = False  # it was had at the start; to go on is better than to insist
         self.give_up()
 
     def give_up(self) -> None:
