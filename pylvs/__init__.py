@@ -3,6 +3,8 @@
     ring / TAP / pcap -> driver -> direct( parse -> match -> schedule -> forward ) -> driver
                                      |         the engine's thread          |
                                    tables <- mailbox <- control (uvloop) <- cli
+                                     |
+    what follows in connections that last: drivers.programs, which the kernel runs on a table of ours
 
 Layers, each importing only from those to its right:
 
