@@ -4,7 +4,7 @@
                                      |         the engine's thread          |
                                    tables <- mailbox <- control (uvloop) <- cli
                                      |
-    what follows in connections that last: drivers.programs, which the kernel runs on a table of ours
+    connections that last: drivers.programs, which the kernel runs, on a table of the director's
 
 Layers, each importing only from those to its right:
 

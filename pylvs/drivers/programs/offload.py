@@ -14,8 +14,9 @@ asks the other anything.
 """
 
 import os
+import pathlib
 import socket
-from typing import Any
+from typing import Any, Final
 
 from pylvs.drivers import linux
 from pylvs.drivers.programs import act, bpf, decide
@@ -23,6 +24,20 @@ from pylvs.drivers.programs.bpf import Program
 from pylvs.tables.connections.flows import GENERATION_MASK, GENERATION_ROW
 from pylvs.tables.shared import FLOW
 from pylvs.tables.sizes import FLOW_ROWS, FLOWS_PER_BUCKET
+
+_REAL_TIME: Final = pathlib.Path("/sys/kernel/realtime")
+_CLOCKS: Final = pathlib.Path("/proc/self/timens_offsets")
+
+
+def hindrance() -> str:
+    """Return what keeps a kernel that has bpf from forwarding by itself, or nothing."""
+    if _REAL_TIME.exists() and _REAL_TIME.read_text(encoding="ascii").strip() == "1":
+        return "on a real-time kernel frames may interrupt each other between two programs"
+    lines = _CLOCKS.read_text(encoding="ascii").splitlines() if _CLOCKS.exists() else []
+    for name, *offset in map(str.split, lines):
+        if name == "monotonic" and any(map(int, offset)):
+            return "the clock of this time namespace is not the kernel's"
+    return ""
 
 
 class Offload:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs import bpf, offload
 from pylvs.drivers.programs.decide import assemble as decide
 from pylvs.drivers.programs.filter import Filter, assemble
 from pylvs.engine.mailbox import distrust, settle
@@ -43,11 +43,11 @@ class Offloaded:
         self.server_port = port
         self.rules = rules
         self.filter = Filter(xdp=False, offloads=True)
-        offload = self.filter.offload
+        kernel = self.filter.offload
         self.begin_anew()
         # As a packet socket's the kernel would run it on frames without their Ethernet header.
-        self.decides = bpf.load(offload.decide(0, None), bpf.TYPE_TC)
-        program = assemble(0, self.filter._map.descriptor, None, offload)
+        self.decides = bpf.load(kernel.decide(0, None), bpf.TYPE_TC)
+        program = assemble(0, self.filter._map.descriptor, None, kernel)
         self.acts = bpf.load(program, bpf.TYPE_TC)
 
     def begin_anew(self):
@@ -247,11 +247,35 @@ def test_sockets_take_frames_of_their_length_alone():
         one.close()
 
 
+@pytest.mark.parametrize(
+    ("real_time", "clocks", "told"),
+    [
+        ("0", "monotonic 0 0\nboottime 0 0\n", ""),
+        ("1", "monotonic 0 0\n", "real-time"),
+        ("0", "monotonic 86400 0\nboottime 0 0\n", "time namespace"),
+        ("0", "monotonic 0 0\nboottime 5 0\n", ""),
+        (None, None, ""),
+    ],
+)
+def test_where_the_kernel_cannot_do_it_right_it_says_why(
+    tmp_path, monkeypatch, real_time, clocks, told
+):
+    for name, text in (("_REAL_TIME", real_time), ("_CLOCKS", clocks)):
+        path = tmp_path / name
+        if text is not None:
+            path.write_text(text)
+        monkeypatch.setattr(offload, name, path)
+    assert told in offload.hindrance()
+    assert bool(told) == bool(offload.hindrance())
+
+
 LASTING = [
     (flags, is_reply, number, 0.0, flags == "A")
     for number in (0, 1)
     for flags, is_reply in [("S", False), ("SA", True)] + [("A", False), ("A", True)] * (AFTER + 1)
 ]
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["A"] * 12 + ["PA", "S", "SA", "FA", "R", "RA"]),
