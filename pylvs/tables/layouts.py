@@ -487,8 +487,8 @@ _PAGE: Final = 4_096
 TABLES: Final = np.dtype([
     *_SMALL,
     ("_rest_of_page", np.uint8, (-np.dtype(_SMALL, align=True).itemsize % _PAGE,)),
-    # Whole pages, which a map of the kernel's may take the place of.  Behind the last bucket there
-    # is a row for the table's own generation.
+    # Whole pages, for maps of the kernel: how many flows a bucket has, and they; then their age.
+    ("flow_counts", np.uint8, (1 << sizes.FLOW_BITS,)),
     ("flows", FLOW, (sizes.FLOW_ROWS,)),
     ("local_buckets", np.int32, (sizes.LOCAL_ENDS_LIMIT,)),  # heads of hash chains: row + 1, or 0
     ("local_ends", LOCAL_END, (sizes.LOCAL_ENDS_LIMIT,)),

@@ -316,6 +316,10 @@ def test_a_fifth_flow_of_a_bucket_stays_with_the_director():
         world.establish(port, replies=False)
     assert world.states() == [WARMING] * FLOWS_PER_BUCKET
     assert world.send(tcp_frame(CLIENT, VIP, ports[FLOWS_PER_BUCKET], 80, "A"))
+    assert int(world.tables.flow_counts.max()) == FLOWS_PER_BUCKET
+    for port in ports[:FLOWS_PER_BUCKET]:
+        world.send(tcp_frame(CLIENT, VIP, port, 80, "R"))
+    assert not world.tables.flow_counts.any()
 
 
 def test_a_row_rests_before_it_is_another_flows():

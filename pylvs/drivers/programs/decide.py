@@ -50,9 +50,9 @@ _TAKE_IT, _LEAVE_IT = -1, 0  # of the frame, all or nothing
 
 
 def assemble(
-    flows: int, cell: int, seeds: tuple[int, ...], shortest: int, longest: int | None
+    flows: int, counts: int, cell: int, seeds: tuple[int, ...], shortest: int, longest: int | None
 ) -> bytes:
-    """Return the program; ``flows`` and ``cell`` are maps.
+    """Return the program; ``flows``, ``counts`` and ``cell`` are maps.
 
     The socket is there for frames longer than ``shortest`` and up to ``longest`` bytes: all others
     are another socket's, whose program decides.
@@ -73,7 +73,7 @@ def assemble(
     program.jump("take")
     for layout in LAYOUTS:
         _read(program, layout)
-    _find(program, flows, seeds)
+    _find(program, flows, counts, seeds)
     _check_open(program, flows)
     for layout in LAYOUTS:
         _check_plain(program, layout)
@@ -136,13 +136,21 @@ def _put_address(program: Program, layout: Layout, end: str) -> None:
         program.store(8, FRAME_POINTER, _KEY[f"{end}_{half}"], R2)
 
 
-def _find(program: Program, flows: int, seeds: tuple[int, ...]) -> None:
-    """Find the flow of the key on the stack: R8 where it is, R5 its place in its bucket."""
+def _find(program: Program, flows: int, counts: int, seeds: tuple[int, ...]) -> None:
+    """Find the flow of the key on the stack: R8 where it is, R5 its place in its bucket.
+
+    An empty bucket is told by its count: looking at its places would wait for memory four times.
+    """
     program.label("find").set(R1, 0)
     for word, seed in zip(WORDS, seeds, strict=True):
         program.load(8, R2, FRAME_POINTER, _KEY[word]).set_wide(R3, seed)
         program.compute_with(R2, "*", R3).compute_with(R1, "+", R2)
     program.compute(R1, ">>", HASH_BITS - FLOW_BITS).store(4, FRAME_POINTER, _BUCKET, R1)
+    program.store_number(4, FRAME_POINTER, _NUMBER, 0)
+    program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, counts)
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    program.load(4, R2, FRAME_POINTER, _BUCKET).compute(R2, "&", (1 << FLOW_BITS) - 1)
+    program.compute_with(R0, "+", R2).load(1, R2, R0).jump_if(R2, "==", 0, "take")
     program.copy(R2, FRAME_POINTER).compute(R2, "+", _BUCKET).load_map(R1, flows)
     program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
     for place in range(FLOWS_PER_BUCKET):

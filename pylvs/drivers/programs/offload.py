@@ -23,7 +23,7 @@ from pylvs.drivers.programs import act, bpf, decide
 from pylvs.drivers.programs.bpf import Program
 from pylvs.tables.connections.flows import GENERATION_MASK, GENERATION_ROW
 from pylvs.tables.shared import FLOW
-from pylvs.tables.sizes import FLOW_ROWS, FLOWS_PER_BUCKET
+from pylvs.tables.sizes import FLOW_BITS, FLOW_ROWS, FLOWS_PER_BUCKET
 
 _REAL_TIME: Final = pathlib.Path("/sys/kernel/realtime")
 _CLOCKS: Final = pathlib.Path("/proc/self/timens_offsets")
@@ -46,15 +46,17 @@ class Offload:
     def __init__(self) -> None:
         size, count = FLOWS_PER_BUCKET * FLOW.itemsize, FLOW_ROWS // FLOWS_PER_BUCKET
         self.flows = bpf.Map(bpf.ARRAY, 4, size, count, shared=True)
+        self.counts = bpf.Map(bpf.ARRAY, 4, 1 << FLOW_BITS, 1, shared=True)
         self.cell = bpf.Map(bpf.ARRAY_A_CPU, 4, 4, 1)
         self.seeds: tuple[int, ...] = ()
         self._tables: Any = None
 
     def share(self, tables: Any) -> None:
-        """Have the kernel's map take the place of ``tables.flows``, which is empty yet."""
+        """Have the kernel's maps take the place of ``tables.flows`` and counts, empty yet."""
         director = tables.director[0]
         self.seeds = tuple(int(director[f"seed_{number}"]) for number in range(len(decide.WORDS)))
         linux.map_over(tables.flows, self.flows.descriptor)
+        linux.map_over(tables.flow_counts, self.counts.descriptor)
         director["offloads"] = 1
         self._tables = tables
 
@@ -71,7 +73,7 @@ class Offload:
 
     def decide(self, shortest: int, longest: int | None) -> bytes:
         """Return the program of a packet socket for frames of these lengths."""
-        maps = self.flows.descriptor, self.cell.descriptor
+        maps = self.flows.descriptor, self.counts.descriptor, self.cell.descriptor
         return decide.assemble(*maps, self.seeds, shortest, longest)
 
     def take(self, opened: socket.socket, shortest: int, longest: int | None) -> None:
@@ -84,4 +86,5 @@ class Offload:
 
     def close(self) -> None:
         self.flows.close()
+        self.counts.close()
         self.cell.close()

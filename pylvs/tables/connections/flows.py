@@ -106,6 +106,7 @@ def enter(tables, row, connection, is_reply, now_ms):
     flow.since_ms = now_ms
     flow.used_ns = now_ms * _NS_PER_MS
     flow.generation = generation(tables)
+    tables.flow_counts[row // FLOWS_PER_BUCKET] += 1
     flow.state = WARMING
     tables.warming[director.warming_count] = row
     director.warming_count += 1
@@ -184,6 +185,7 @@ def withdraw(tables, connection):
     while row != NONE:
         flow = tables.flows[row]
         flow.state = VACANT
+        tables.flow_counts[row // FLOWS_PER_BUCKET] -= 1
         settle(tables, row)
         flow.rests_until = director.tick + REST_TICKS
         director.flow_count -= 1

@@ -59,6 +59,7 @@ class Offloaded:
             self.tables.ports[row]["interface"] = 1
         self.filter.offload.share(self.tables)
         self.tables.flows.view("u1")[:] = 0
+        self.tables.flow_counts[:] = 0
 
     def close(self):
         os.close(self.decides)
@@ -233,7 +234,8 @@ def test_sockets_take_frames_of_their_length_alone():
     """Both of an interface's sockets see each frame; no frame is nobody's or both's."""
     if os.geteuid():
         pytest.skip("only root may load programs")
-    maps = bpf.Map(bpf.ARRAY, 4, 1_024, 16, shared=True), bpf.Map(bpf.ARRAY_A_CPU, 4, 4, 1)
+    shared = [bpf.Map(bpf.ARRAY, 4, size, 16, shared=True) for size in (1_024, 8_192)]
+    maps = [*shared, bpf.Map(bpf.ARRAY_A_CPU, 4, 4, 1)]
     places = [one.descriptor for one in maps]
     seeds = (1, 2, 3, 4, 5)
     small = bpf.load(decide(*places, seeds, 0, 100), bpf.TYPE_TC)
