@@ -51,12 +51,12 @@ def test_large_datagrams_arrive(lab):
 
 def test_a_closed_connection_makes_place_for_the_next_from_the_same_port(lab):
     shape = lab.topology
-    script = (
+    script = (  # from a port that no other connection of the client's is given
         "import socket,struct\n"
         "for _ in range(5):\n"
         f"    s=socket.socket(socket.AF_INET{'6' if ':' in shape.vip else ''})\n"
         "    s.setsockopt(1,2,1); s.setsockopt(1,13,struct.pack('ii',1,0))\n"
-        f"    s.bind(('{client(lab)}',45678)); s.connect(('{shape.vip}',{shape.port})); s.close()\n"
+        f"    s.bind(('{client(lab)}',25678)); s.connect(('{shape.vip}',{shape.port})); s.close()\n"
         "print('done')\n"
     )
     assert lab.shell("client", f'{sys.executable} -c "{script}"').strip() == "done"
