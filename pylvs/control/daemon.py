@@ -41,7 +41,6 @@ from pylvs.drivers.base import Driver
 from pylvs.drivers.live import Rings, TunTap
 from pylvs.drivers.pcap import Writer
 from pylvs.drivers.programs.filter import Filter
-from pylvs.drivers.programs.offload import hindrance
 from pylvs.drivers.tracer import Tracer
 from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
@@ -183,11 +182,6 @@ class Daemon:
         xdp = self.place.driver == "xdp"
         wants = self.place.offload
         offloads = wants != "off" and not xdp and not self.options.trace
-        if offloads and (why := hindrance()):
-            if wants == "on":
-                raise HostError(f"--offload on is not to be had: {why}")
-            log.info("the kernel forwards nothing by itself: %s", why)
-            offloads = False
         try:
             opened = Filter(xdp, offloads, must_offload=wants == "on")
         except OSError as error:

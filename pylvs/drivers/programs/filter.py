@@ -22,7 +22,7 @@ from typing import Final
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
 from pylvs.drivers.programs.headers import as_read
-from pylvs.drivers.programs.offload import Offload
+from pylvs.drivers.programs.offload import Offload, hindrance
 from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
 from pylvs.wire import ethernet, ipv4, ipv6, transport
@@ -216,6 +216,8 @@ class Filter:
         self._is_full = False
         self._is_given_up = False
         self._attached: dict[str, _Attached] = {}
+        if why := hindrance():
+            self.give_up_offload(why)
 
     def attach(self, name: str, mac: int) -> None:
         """Have an interface run its program, unless it does; raises OSError."""
@@ -282,7 +284,7 @@ class Filter:
     def give_up(self) -> None:
         """Leave it all to nftables from now on; raises HostError if that must not be."""
         self._is_given_up = True
-        self.give_up_offload("no tcx, which Linux has from 6.6 on")
+        self.give_up_offload("its programs cannot be attached; tcx is there from Linux 6.6 on")
         self._detach()
 
     def give_up_offload(self, why: object) -> None:

@@ -10,6 +10,7 @@ from pylvs.drivers.programs import bpf, offload
 from pylvs.drivers.programs.decide import assemble as decide
 from pylvs.drivers.programs.filter import Filter, assemble
 from pylvs.engine.mailbox import distrust, settle
+from pylvs.errors import HostError
 from pylvs.forwarding.offload import AFTER
 from pylvs.jit import entrance
 from pylvs.tables.connections import flows
@@ -269,6 +270,19 @@ def test_where_the_kernel_cannot_do_it_right_it_says_why(
         monkeypatch.setattr(offload, name, path)
     assert told in offload.hindrance()
     assert bool(told) == bool(offload.hindrance())
+
+
+def test_what_cannot_be_is_done_without_or_refused_if_it_must_be(tmp_path, monkeypatch):
+    if os.geteuid():
+        pytest.skip("only root may make maps")
+    path = tmp_path / "realtime"
+    path.write_text("1")
+    monkeypatch.setattr(offload, "_REAL_TIME", path)
+    without = Filter(xdp=False, offloads=True)
+    assert without.offload is None
+    without.close()
+    with pytest.raises(HostError, match="real-time"):
+        Filter(xdp=False, offloads=True, must_offload=True)
 
 
 LASTING = [
