@@ -29,7 +29,7 @@ from pylvs.drivers.loopback import Loopback
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
-from pylvs.tables.layouts import ASKED, LOCAL_ADDRESS
+from pylvs.tables.network import ASKED, LOCAL_ADDRESS
 from pylvs.tables.sizes import Limits
 from pylvs.wire.text import address_of, joined
 

@@ -196,8 +196,12 @@ def _next_hop(lab: Lab) -> str:
 
 
 def _receive_by_napi(lab: Lab) -> None:
-    """Have live frames taken: they enter where NAPI runs, with GRO on."""
-    lab.shell("director", f"{sys.executable} -m benchmarks.net.gro eth0")
+    """Have frames from XDP taken, the generator's and the director's, as cards take them.
+
+    On veth they enter where NAPI runs, with GRO on.
+    """
+    for node in ("director", "rs1"):
+        lab.shell(node, f"{sys.executable} -m benchmarks.net.gro eth0")
 
 
 def _drop_at_the_end(lab: Lab) -> None:

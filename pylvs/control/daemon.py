@@ -34,6 +34,7 @@ from pylvs.control.model import Command, Service, difference
 from pylvs.control.network import claims, conflict, system
 from pylvs.control.network.groups import Groups
 from pylvs.control.network.instance import CONTROL, Instance
+from pylvs.control.network.redirects import Redirects
 from pylvs.control.network.watch import Network
 from pylvs.control.reload import reload
 from pylvs.drivers import linux
@@ -46,7 +47,7 @@ from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError, PylvsError
 from pylvs.frames import NONE
-from pylvs.tables.layouts import KNOWN
+from pylvs.tables.network import KNOWN
 from pylvs.tables.sizes import Limits
 from pylvs.wire.text import address_text, endpoint_text, family_of, is_ipv6, joined, mac_text
 
@@ -137,7 +138,8 @@ class Daemon:
         if self.hosted:
             self._set_own_routes()
         else:
-            self.network = Network(self.engine, self.manager, self.driver.ports)
+            redirects = Redirects() if self.place.driver == "xdp" else None
+            self.network = Network(self.engine, self.manager, self.driver.ports, redirects)
             self._undo.callback(self.network.stop)
             self.network.on_change = self._network_changed
             self.network.on_loss = self._interface_lost
@@ -181,7 +183,7 @@ class Daemon:
     def _open_filter(self) -> Filter | None:
         xdp = self.place.driver == "xdp"
         wants = self.place.offload
-        offloads = wants != "off" and not xdp and not self.options.trace
+        offloads = wants != "off" and not self.options.trace
         try:
             opened = Filter(xdp, offloads, must_offload=wants == "on")
         except OSError as error:

@@ -29,7 +29,7 @@ from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
 from pylvs.plugins import Plugins
 from pylvs.tables import states
-from pylvs.tables.layouts import KNOWN, LOCAL_ADDRESS, UNICAST
+from pylvs.tables.network import KNOWN, LOCAL_ADDRESS, UNICAST
 from pylvs.wire.text import family_of, halves, joined, mask_of
 
 log = logging.getLogger("pylvs")

@@ -16,7 +16,7 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM
-from pylvs.tables.layouts import ASKED
+from pylvs.tables.network import ASKED
 from pylvs.tables.sizes import Limits
 from pylvs.wire.text import family_of, is_ipv6
 

@@ -34,9 +34,9 @@ from pylvs.tables.layouts import (
     L3DSR,
     MASQUERADE,
     TUNNEL,
-    UNICAST,
     UNROUTED,
 )
+from pylvs.tables.network import UNICAST
 from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6
 from pylvs.wire.memory import load_u16
 

@@ -17,7 +17,8 @@ from pylvs.jit import apart, attributed, compiled, door
 from pylvs.tables import connections, neighbours, paths, servers, services
 from pylvs.tables.addresses import address_of
 from pylvs.tables.connections import flows
-from pylvs.tables.layouts import FLAG_TEMPLATE, L3DSR, LOCAL_ADDRESS, UNICAST, UNKNOWN, UNROUTED
+from pylvs.tables.layouts import FLAG_TEMPLATE, L3DSR, UNROUTED
+from pylvs.tables.network import LOCAL_ADDRESS, UNICAST, UNKNOWN
 from pylvs.tables.sizes import FLOWS_LIMIT
 
 (
@@ -236,6 +237,8 @@ def _edit_server(tables, server, command):
         server.last_weight = command.weight
     server.upper = command.upper
     server.lower = command.lower
+    if server.tunnel_type != command.tunnel_type:
+        flows.distrust(tables)
     server.tunnel_type = command.tunnel_type
     server.tunnel_port = command.tunnel_port
     server.tunnel_flags = command.tunnel_flags

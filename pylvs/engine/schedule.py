@@ -26,11 +26,11 @@ from pylvs.tables.layouts import (
     FLAG_TEMPLATE,
     FORWARDING_MASK,
     FULLNAT,
-    LOCAL_ADDRESS,
     MASQUERADE,
     ONE_PACKET,
     PERSISTENT,
 )
+from pylvs.tables.network import LOCAL_ADDRESS
 from pylvs.wire import ip, ipv4, transport
 
 DECIDED: Final = -4

@@ -11,16 +11,21 @@ import numpy as np
 
 from pylvs.frames import REASON_COUNT
 from pylvs.tables import sizes
+from pylvs.tables.network import (
+    HELD,
+    MTU_EXCEPTION,
+    NEIGHBOUR,
+    OWN_ADDRESS,
+    PATH,
+    PORT,
+    REASSEMBLY,
+    address,
+)
 from pylvs.tables.shared import FLOW
 from pylvs.tables.sysctls import SETTINGS
 from pylvs.wire.text import PORT_RANGES_LIMIT
 
 # fmt: off
-
-
-def _address(name: str) -> list[tuple[str, type]]:
-    """Return the two halves of an address, as ``wire.ip`` has it."""
-    return [(f"{name}_high", np.int64), (f"{name}_low", np.int64)]
 
 
 # One connection is one cache line: a lookup that misses the cache misses it once (5-7 ns at a
@@ -67,13 +72,13 @@ UNANNOUNCED, ANNOUNCED, BEGUN, ARRIVED = range(4)
 
 # An address that FullNAT sends from; IPv4's come first.
 POOL_ADDRESS: Final = np.dtype([
-    *_address("address"),
+    *address("address"),
     ("first_port", np.int32),
     ("last_port", np.int32),
     ("next_port", np.int32),       # the one whose turn it is
 ], align=True)
 
-WIDE_ENDS: Final = np.dtype([*_address("client"), *_address("virtual")])
+WIDE_ENDS: Final = np.dtype([*address("client"), *address("virtual")])
 assert WIDE_ENDS.itemsize == 32
 
 FORWARDING_MASK: Final = 0x0007
@@ -96,6 +101,7 @@ FLAG_TEMPLATE: Final = 0x1000
 FLAG_ONE_PACKET: Final = 0x2000
 FLAG_KEYED: Final = 0x4000         # a template with a key: this flag and the next are not Linux's
 FLAG_WIDE: Final = 0x8000          # of IPv6
+
 STATISTICS: Final = [
     ("connections", np.int64),
     ("in_packets", np.int64),
@@ -107,14 +113,14 @@ STATISTICS: Final = [
 SERVICE: Final = np.dtype([
     ("used", np.int32),
     ("protocol", np.int32),        # of a firewall mark's service: TCP, as in Linux
-    *_address("address"),
+    *address("address"),
     ("port", np.uint16),
     ("family", np.uint16),
     ("mark", np.uint32),           # not 0: known by this firewall mark, and the family, alone
     ("span", np.int32),            # not 0: known by this number, and found by what it spans:
     ("prefix", np.int16),          # the length of its network's
     ("is_network", np.int16),      # and not of one address
-    *_address("netmask"),          # of persistent clients
+    *address("netmask"),          # of persistent clients
     ("service_flags", np.int32),   # PERSISTENT, ONE_PACKET, SCHEDULER_1 ... 3
     ("persistent_ms", np.int64),   # a new template's timeout
     ("engine", np.int32),          # what gives its clients' keys (persistence), 0: none
@@ -145,7 +151,7 @@ SERVER: Final = np.dtype([
     ("available", np.int32),       # in its service's list; else only kept for connections
     ("local", np.int32),           # the director itself, where it plays the host
     ("overloaded", np.int32),      # reached its upper threshold, not yet below the lower one
-    *_address("address"),
+    *address("address"),
     ("port", np.uint16),
     ("forwarding", np.uint16),
     ("service", np.int32),
@@ -168,7 +174,7 @@ SERVER: Final = np.dtype([
     ("path", np.int32),            # row in PATH: how a frame gets there; NONE: no route
     ("neighbour", np.int32),       # row in NEIGHBOUR: its next hop
     ("exception", np.int32),       # row in MTU_EXCEPTION of its route; NONE, or UNROUTED
-    *_address("virtual"),          # what the service was, for the server's return
+    *address("virtual"),          # what the service was, for the server's return
     ("virtual_mark", np.uint32),
     ("virtual_span", np.int32),
     ("virtual_port", np.uint16),
@@ -185,46 +191,6 @@ IPIP, GUE, GRE = range(3)          # ip_vs.h, IP_VS_CONN_F_TUNNEL_TYPE_*
 TUNNEL_CHECKSUM: Final = 1
 TUNNEL_REMOTE_CHECKSUM: Final = 2
 
-# A next hop, and how to reach it.  One row serves all servers and clients behind it.
-NEIGHBOUR: Final = np.dtype([
-    ("used", np.int32),
-    ("port", np.int32),            # row in PORT
-    *_address("address"),
-    ("state", np.int32),
-    ("next", np.int32),            # in its hash chain
-    ("attempts", np.int32),        # ARP requests without an answer; NONE: nothing is asked
-    ("pinned", np.int32),          # how many real servers' it is: none may take its place
-    ("waiting", np.int32),         # frames on hold for it
-    ("mac", np.int64),
-    ("asked_ms", np.int64),        # when resolution was last asked for
-], align=True)
-UNKNOWN, ASKED, KNOWN, FAILED = range(4)  # NEIGHBOUR.state
-
-# A route.  The table is sorted, longest prefix first and lowest metric first; IPv6's come last.
-PATH: Final = np.dtype([
-    *_address("network"),
-    *_address("mask"),
-    *_address("gateway"),          # none: the destination itself is the next hop
-    *_address("source"),           # the director's address on this path
-    ("port", np.int32),            # row in PORT; NONE: an interface the director does not run on
-    ("mtu", np.int32),
-    ("kind", np.int32),            # UNICAST, LOCAL, UNREACHABLE
-    ("family", np.int32),
-    ("mark", np.uint32),           # only for packets of this firewall mark; 0: for all
-], align=True)
-UNICAST: Final = 1                 # rtnetlink.h, RTN_*
-LOCAL_ADDRESS: Final = 2
-BROADCAST_ADDRESS: Final = 3
-UNREACHABLE: Final = 7
-
-# A path MTU that an ICMP error told (net/ipv4/route.c, fib_nh_exception).
-MTU_EXCEPTION: Final = np.dtype([
-    *_address("address"),          # none: the row is free
-    ("mtu", np.int32),
-    ("expires_ms", np.int64),
-    ("locked", np.int32),          # it also binds packets that the director only forwards
-], align=True)
-
 # What packets get a firewall mark: iptables -t mangle -A PREROUTING ... -j MARK.
 MARK_RULE: Final = np.dtype([
     ("protocol", np.int32),        # 0: any
@@ -232,15 +198,15 @@ MARK_RULE: Final = np.dtype([
     ("last_port", np.int32),
     ("mark", np.uint32),
     ("family", np.int32),
-    *_address("source"),
-    *_address("source_mask"),
-    *_address("destination"),
-    *_address("destination_mask"),
+    *address("source"),
+    *address("source_mask"),
+    *address("destination"),
+    *address("destination_mask"),
 ], align=True)
 
 # A network, or an address, of which services span some ports under a protocol.
 SPAN: Final = np.dtype([
-    *_address("address"),
+    *address("address"),
     ("length", np.int32),          # of its prefix
     ("protocol", np.int32),
     ("users", np.int32),           # services that are found here
@@ -249,7 +215,7 @@ SPAN: Final = np.dtype([
     ("next", np.int32),            # in its hash chain, or in the free list
 ], align=True)
 PREFIX: Final = np.dtype([
-    *_address("mask"),
+    *address("mask"),
     ("length", np.int32),
     ("users", np.int32),           # services with it
 ], align=True)
@@ -258,7 +224,7 @@ PREFIX: Final = np.dtype([
 CACHE: Final = np.dtype([
     ("used", np.int32),
     ("service", np.int32),
-    *_address("address"),
+    *address("address"),
     ("server", np.int32),          # lblc: its server; lblcr: head of its set, a row in MEMBER
     ("members", np.int32),         # lblcr: how many
     ("next", np.int32),            # in its hash chain
@@ -300,67 +266,6 @@ FTP: Final = np.dtype([
     ("held", np.uint8, (512,)),    # of a reply whose rest has not come: the client has not seen it
 ], align=True)
 
-# Fragments of one packet, until all have come (net/ipv4/ip_fragment.c, struct ipq).
-REASSEMBLY: Final = np.dtype([
-    ("state", np.int32),           # FREE, OPEN, or COMPLETE until the batch is over
-    *_address("source"),
-    *_address("destination"),
-    ("identification", np.int64),
-    ("protocol", np.int32),        # 0 for IPv6, whose fragments are told by identification alone
-    ("forwarded", np.int32),       # not addressed to the director: reassembled on the way
-    ("expires_ms", np.int64),
-    ("total", np.int32),           # payload bytes in all, as far as is known
-    ("received", np.int32),
-    ("has_last", np.int32),
-    ("header", np.int32),          # the first fragment's header, in bytes; 0: it has not come
-    ("first_size", np.int32),      # its payload
-    ("largest", np.int32),         # the largest fragment, with its header
-    ("largest_df", np.int32),      # the largest of those with DF
-    ("ecn", np.int32),             # 1 << ECN of every fragment
-    ("runs", np.int32),            # how many rows of ``runs`` are in use
-    ("last_run", np.int32),        # the one that reaches furthest
-    ("port_in", np.int32),
-    ("_reserved", np.int32),
-    ("mark", np.int64),
-    ("ticket", np.int64),          # of its latest fragment, among its source's
-], align=True)
-FREE, OPEN, COMPLETE = range(3)    # REASSEMBLY.state
-
-PORT: Final = np.dtype([
-    ("mac", np.int64),
-    ("address", np.uint32),        # for ARP
-    ("mtu", np.int32),
-    ("raw_ip", np.int32),          # no link layer: the frame's Ethernet header is the driver's
-    ("own_arp", np.int32),         # no host stack behind it: the director resolves neighbours
-    ("offloads", np.int32),        # takes unfinished checksums and GSO frames
-    ("up", np.int32),
-    ("interface", np.int32),       # the kernel's index
-], align=True)
-
-# An address that the director answers for: an ARP request or a neighbour solicitation, a ping.
-OWN_ADDRESS: Final = np.dtype([
-    *_address("address"),
-    ("answers_arp", np.int32),
-    ("answers_ping", np.int32),
-    ("announced", np.int32),
-    ("in_pool", np.int32),         # full NAT sends from it
-], align=True)
-
-# A frame that is finished but for its next hop's MAC.
-HELD: Final = np.dtype([
-    ("neighbour", np.int32),       # NONE: the row is free
-    ("port_out", np.int32),
-    ("offset", np.int64),
-    ("length", np.int64),
-    ("checksum_start", np.int64),
-    ("checksum_field", np.int64),
-    ("segment_kind", np.int64),
-    ("segment_size", np.int64),
-    ("segment_header", np.int64),
-    ("since_ms", np.int64),
-    ("lost", np.int64),            # its next hop does not answer
-], align=True)
-
 SEEDS: Final = 6
 DIRECTOR: Final = np.dtype([
     *((f"seed_{number}", np.int64) for number in range(SEEDS)),  # keys of the flow hash
@@ -370,13 +275,19 @@ DIRECTOR: Final = np.dtype([
     ("high_water", np.int64),      # rows never used begin here
     ("connection_count", np.int64),
     ("tick", np.int64),            # the wheel has been swept up to here
-    *((f"{name}_count", np.int64) for name in ("path", "ipv4_path", "own", "held", "mark_rule")),
+    ("path_count", np.int64),
+    ("ipv4_path_count", np.int64),
+    ("own_count", np.int64),
+    ("held_count", np.int64),
+    ("mark_rule_count", np.int64),
     ("born", np.int64),            # frames born in this batch
     ("listed", np.int64),          # those of them that were looked at for leaving
     ("parsed", np.int64),          # frames of this batch that were parsed
     ("leaving", np.int64),         # frames that leave with this batch
     # Region of memory for frames born in the director.
-    *((f"scratch_{name}", np.int64) for name in ("begin", "used", "size")),
+    ("scratch_begin", np.int64),
+    ("scratch_used", np.int64),
+    ("scratch_size", np.int64),
     ("held_begin", np.int64),      # region of memory for frames on hold
     ("wanted", np.int64),          # how often a next hop's MAC was newly wanted
     ("asks_ahead", np.int64),      # a new server's next hop is wanted before its first packet is
@@ -392,8 +303,11 @@ DIRECTOR: Final = np.dtype([
     ("reassembly_begin", np.int64),  # region of memory for fragments
     ("reassembly_count", np.int64),  # packets of which some fragments have come
     ("reassembled", np.int64),     # those completed in this batch
-    *((f"{name}_limit", np.int64) for name in
-      ("connections", "services", "servers", "neighbours", "paths")),
+    ("connections_limit", np.int64),
+    ("services_limit", np.int64),
+    ("servers_limit", np.int64),
+    ("neighbours_limit", np.int64),
+    ("paths_limit", np.int64),
     ("keys_seen", np.int64),       # rows of KEY ever used
     ("free_key", np.int64),        # head of the list of those given back
     ("key_size", np.int64),        # of the packet's key, in ``key``
@@ -414,11 +328,17 @@ DIRECTOR: Final = np.dtype([
     ("ipv4_pool_count", np.int64),
     ("pool_rover", np.int64),      # the one whose turn it is
     # Rows of LOCAL_END, of SPAN and of ``port_pages`` ever used; the list of those given back.
-    *((f"{name}s_seen", np.int64) for name in ("local_end", "span", "page")),
-    *((f"free_{name}", np.int64) for name in ("local_end", "span", "page")),
-    *((f"ipv{one}_prefix_count", np.int64) for one in (4, 6)),  # lengths in ``span_prefixes``
+    ("local_ends_seen", np.int64),
+    ("spans_seen", np.int64),
+    ("pages_seen", np.int64),
+    ("free_local_end", np.int64),
+    ("free_span", np.int64),
+    ("free_page", np.int64),
+    ("ipv4_prefix_count", np.int64),  # lengths in ``span_prefixes``
+    ("ipv6_prefix_count", np.int64),
     ("staged_count", np.int64),    # ranges that the next new service spans
-    *((f"ipv{one}_count", np.int64) for one in (4, 6)),  # services: without any it is left alone
+    ("ipv4_count", np.int64),      # services: without any it is left alone
+    ("ipv6_count", np.int64),
     ("serves_itself", np.int64),   # there was a real server that is the director itself
     ("exception_count", np.int64),  # rows of MTU_EXCEPTION ever used
     ("dice", np.int64),            # twos: state of its random numbers

@@ -14,7 +14,7 @@ from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.tables.addresses import address_of, is_at, set_address
 from pylvs.tables.connections import flows
-from pylvs.tables.layouts import ASKED, FAILED, KNOWN, UNKNOWN
+from pylvs.tables.network import ASKED, FAILED, KNOWN, UNKNOWN
 from pylvs.tables.sizes import NEIGHBOUR_BUCKETS
 from pylvs.wire import ip
 

@@ -25,10 +25,12 @@ FLOW: Final = np.dtype([
     ("address_difference", np.uint32),  # and to the transport's: native words, for the kernel
     ("port_difference", np.uint32),     # what new ports add to that
     ("rewrites", np.uint32),       # whether any of them is new
+    ("outer", np.uint32),          # the family of the packet that it leaves in, or 0
+    ("redirects", np.uint32),      # its interface takes frames from XDP
     ("hash", np.uint32),           # by which the kernel spreads flows over queues
     ("link", np.uint8, (12,)),     # MAC addresses
     ("ports", np.uint8, (4,)),
-    ("addresses", np.uint8, (32,)),
+    ("addresses", np.uint8, (32,)),     # source and destination, the outer ones in a tunnel
     ("packets", np.uint64),        # what the programs have sent
     ("octets", np.uint64),
     ("used_ns", np.uint64),        # when, last: CLOCK_MONOTONIC
@@ -41,7 +43,7 @@ FLOW: Final = np.dtype([
     ("seen_passed", np.int64),
     ("since_ms", np.int64),        # when it was offered
     ("rests_until", np.int64),     # a vacant row: not to be used before this tick
-    ("_rest", np.uint8, (32,)),
+    ("_rest", np.uint8, (24,)),
 ], align=True)
 assert FLOW.itemsize == 256
 FLOW_PLACES: Final = {name: int(place[1]) for name, place in (FLOW.fields or {}).items()}

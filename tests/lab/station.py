@@ -7,8 +7,10 @@ station.py serve NAME PORT [proxy]
                                  UDP: answers with name and client
 station.py upload|download HOST PORT BYTES
 station.py datagram HOST PORT COUNT [BYTES]
+station.py talk HOST PORT COUNT      from one port, 500 a second
 """
 
+import contextlib
 import hashlib
 import random
 import socket
@@ -129,11 +131,26 @@ def datagram(host, port, count, size=10):
             print(one.recv(65_536).decode())
 
 
+def talk(host, port, count):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as one:
+        one.settimeout(0.2)
+        one.connect((host, port))
+        answered = 0
+        for _ in range(count):
+            one.send(bytes(20))
+            with contextlib.suppress(TimeoutError):
+                one.recv(65_536)
+                answered += 1
+            time.sleep(0.002)
+    print(answered)
+
+
 if __name__ == "__main__":
     action, *rest = sys.argv[1:]
     if action == "serve":
         serve(rest[0], int(rest[1]), *rest[2:])
     else:
-        {"upload": upload, "download": download, "datagram": datagram}[action](
+        {"upload": upload, "download": download, "datagram": datagram, "talk": talk}[action](
             rest[0], *map(int, rest[1:])
         )

@@ -14,8 +14,13 @@ from tests.lab.conftest import ask, rules, start_director, start_stations
 
 MEGABYTE = 1_000_000
 KINDS = [
-    (mode, version, workers) for mode in ("nat", "dr") for version in (4, 6) for workers in (1, 2)
+    (mode, version, "packet", workers)
+    for mode in ("nat", "dr")
+    for version in (4, 6)
+    for workers in (1, 2)
 ]
+KINDS += [(mode, version, "xdp", 1) for mode in ("nat", "dr") for version in (4, 6)]
+KINDS += [("nat", 4, "xdp", 2)]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,12 +39,13 @@ def stats(lab):
     return json.loads(pylvs(lab, "stats --json"))
 
 
-@pytest.mark.parametrize(("mode", "version", "workers"), KINDS)
-def test_much_of_a_transfer_is_the_kernels_and_all_of_it_is_counted(mode, version, workers):
+@pytest.mark.parametrize(("mode", "version", "driver", "workers"), KINDS)
+def test_much_of_a_transfer_is_the_kernels_and_all_of_it_is_counted(mode, version, driver, workers):
     size = 30 * MEGABYTE
     with Lab(topology(mode, version), queues=workers) as lab:
         start_stations(lab)
-        start_director(lab, rules(lab), "--offload", "on", "--workers", str(workers))
+        options = ("--offload", "on", "--driver", driver, "--workers", str(workers))
+        start_director(lab, rules(lab), *options)
         assert ask(lab, "upload", size, 1)[0].startswith("same")
         assert ask(lab, "download", size) == ["same"]
         told = stats(lab)
@@ -61,12 +67,13 @@ def test_much_of_a_transfer_is_the_kernels_and_all_of_it_is_counted(mode, versio
         lab.stop_director()
 
 
+@pytest.mark.parametrize("driver", ["packet", "xdp"])
 @pytest.mark.parametrize("mode", ["nat", "dr"])
-def test_changes_on_the_way_cost_a_transfer_nothing(mode):
+def test_changes_on_the_way_cost_a_transfer_nothing(mode, driver):
     """Rules, the server's MAC, an interface that goes down for a moment."""
     with Lab(topology(mode)) as lab:
         start_stations(lab)
-        start_director(lab, rules(lab), "--offload", "on")
+        start_director(lab, rules(lab), "--offload", "on", "--driver", driver)
         results = []
         size = 40 * MEGABYTE
         transfer = threading.Thread(target=lambda: results.extend(ask(lab, "upload", size, 4)))
@@ -127,4 +134,53 @@ def test_without_it_everything_goes_through_the_director():
         start_director(lab, rules(lab), "--offload", "off")
         assert ask(lab, "upload", 5 * MEGABYTE)[0].startswith("same")
         assert stats(lab)["offload"] == {"flows": 0, "packets": 0}
+        lab.stop_director()
+
+
+SEEN_LEAVING = """
+import socket, sys
+one = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+one.bind((sys.argv[1], 3))
+while True:
+    frame, (_, _, kind, *_) = one.recvfrom(2048)
+    if kind == socket.PACKET_OUTGOING and frame[int(sys.argv[2])] == socket.IPPROTO_UDP:
+        print("leaves", flush=True)
+"""
+
+
+def switch_gro(lab, on):
+    """Have the director's interfaces take frames from XDP, as cards do, or no longer."""
+    for one in ("eth0", "eth1"):
+        peer = f"'director.{one}', 0x2C, {on}"
+        line = f"from pylvs.lab.offloads import switch; switch({peer})"
+        lab.shell("switch", f'{sys.executable} -c "{line}"')
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_xdp_sends_itself_as_long_as_the_interface_takes_it(version):
+    """What is redirected no packet socket sees leaving."""
+    with Lab(topology("nat", version)) as lab:
+        start_stations(lab)
+        for node in ("client", "rs1", "rs2"):
+            lab.shell(node, f"{sys.executable} -m pylvs.lab.offloads eth0")
+        switch_gro(lab, 1)
+        start_director(lab, rules(lab), "--offload", "on", "--driver", "xdp")
+        protocol = 14 + (9 if version == 4 else 6)
+        words = [sys.executable, "-c", SEEN_LEAVING, "eth1", str(protocol)]
+        lab.spawn("director", words, "leaving")
+        assert ask(lab, "talk", 300) == ["300"]
+        assert stats(lab)["offload"]["packets"] > 500
+        by_director = lab.log("leaving").count("leaves")
+        assert by_director < 50
+        switch_gro(lab, 0)
+        assert int(ask(lab, "talk", 300)[0]) == 300
+        assert lab.log("leaving").count("leaves") > 250 + by_director
+        results = []
+        talk = threading.Thread(target=lambda: results.extend(ask(lab, "talk", 500)))
+        switch_gro(lab, 1)
+        talk.start()
+        time.sleep(0.8)
+        switch_gro(lab, 0)  # on the way
+        talk.join()
+        assert int(results[0]) > 490
         lab.stop_director()

@@ -336,7 +336,7 @@ def test_a_row_rests_before_it_is_another_flows():
     assert world.rows() == first
 
 
-@pytest.mark.parametrize("method", ["-i", "--l3dsr 10"])
+@pytest.mark.parametrize("method", ["-i --tun-type gre", "--l3dsr 10"])
 def test_other_methods_are_not_offered(method):
     world = Offloading([f"-A -t {VIP}:80 -s rr", f"-a -t {VIP}:80 -r {SERVER}:80 {method}"])
     world.establish(replies=False, requests=2 * AFTER)

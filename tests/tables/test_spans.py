@@ -12,7 +12,7 @@ from pylvs.control.model import ALL_PORTS
 from pylvs.errors import RuleError
 from pylvs.frames import NONE
 from pylvs.jit import entrance
-from pylvs.tables.layouts import LOCAL_ADDRESS
+from pylvs.tables.network import LOCAL_ADDRESS
 from pylvs.tables.services import spans
 from pylvs.tables.sizes import PORT_PAGES_LIMIT
 from pylvs.wire.text import address_of, family_of, halves

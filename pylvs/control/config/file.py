@@ -216,8 +216,8 @@ def check_place(place: schema.Place, table: dict[ServiceKey, Service]) -> list[F
         )
     if place.driver != "auto" and not place.interfaces:
         faults.append(Fault("director.driver", "is for interfaces; TAP and TUN have their own"))
-    if place.offload == "on" and (place.driver == "xdp" or not place.interfaces):
-        faults.append(Fault("director.offload", "is for interfaces, by packet rings"))
+    if place.offload == "on" and not place.interfaces:
+        faults.append(Fault("director.offload", "is for interfaces: TAP and TUN have none"))
     if place.tun and METHODS["dr"] in methods:
         faults.append(
             Fault("director.tun", "has no link layer: DR cannot work there; use nat or tun")

@@ -22,7 +22,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from pylvs.control.manager import Heard, Manager
 from pylvs.engine.loop import Engine
-from pylvs.tables.layouts import ASKED, KNOWN
+from pylvs.tables.network import ASKED, KNOWN
 from pylvs.wire.text import address_of, address_text, family_of, mac_of
 
 log = logging.getLogger("pylvs.network")

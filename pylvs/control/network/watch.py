@@ -22,7 +22,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from pylvs.control.manager import Manager, Route
 from pylvs.control.network.neighbours import FAMILIES, KINDS, Neighbours
+from pylvs.control.network.redirects import Redirects
 from pylvs.drivers.base import Port
+from pylvs.engine import mailbox
 from pylvs.engine.loop import Engine
 from pylvs.frames import NONE
 from pylvs.wire.text import address_of, mac_of
@@ -70,10 +72,16 @@ class Network:
 
     All callbacks come in this thread: ``on_change`` after anything but a neighbour changed,
     ``on_loss`` when the interface of a port is gone, and ``on_return`` when there is another of its
-    name.
+    name.  ``redirects`` are followed for who forwards from XDP.
     """
 
-    def __init__(self, engine: Engine, manager: Manager, ports: list[Port]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        manager: Manager,
+        ports: list[Port],
+        redirects: Redirects | None = None,
+    ) -> None:
         self._engine = engine
         self._manager = manager
         self._row_by_name = {port.name: row for row, port in enumerate(ports)}
@@ -91,6 +99,7 @@ class Network:
         self._changed_at = 0.0  # of the first change not read yet
         self._stopping = threading.Event()
         self._neighbours = Neighbours(engine, manager, lambda: self._row_by_index)
+        self._redirects = redirects
         self._thread = threading.Thread(target=self._run, name="pylvs-network", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
         self.on_loss: Callable[[int], None] = lambda _: None
@@ -110,6 +119,8 @@ class Network:
             self._thread.join()
         self._netlink.close()
         self._neighbours.close()
+        if self._redirects is not None:
+            self._redirects.close()
         self._events.close()
 
     def present(self) -> list[int]:
@@ -136,6 +147,7 @@ class Network:
         links = self._read_links()
         addresses, primary = self._read_addresses()
         routes = self._read_routes(links, primary)
+        self._read_redirects()
         found = (links, dict(self._index_by_row), addresses, primary, routes)
         if found == self._found:
             return False
@@ -177,6 +189,21 @@ class Network:
         self._row_by_index = row_by_index
         self._index_by_row = {row: index for index, row in row_by_index.items()}
         return links
+
+    def _read_redirects(self) -> None:
+        """Note which ports take frames from XDP, and have what was sent there come up first."""
+        if self._redirects is None:
+            return
+        able = self._redirects.read()
+        tables = self._manager.director.tables
+
+        def give() -> None:
+            for row, index in self._index_by_row.items():
+                if tables.ports[row]["redirects"] != (index in able):
+                    tables.ports[row]["redirects"] = index in able
+                    mailbox.distrust(tables.all)
+
+        self._engine.call(give)
 
     def _compare_interfaces(self) -> None:
         """Notice interfaces that were deleted, and others in their place."""
@@ -271,6 +298,8 @@ class Network:
         retry = time.monotonic() + _RETRY_S
         poller = select.poll()
         poller.register(self._events.fileno(), select.POLLIN)
+        if self._redirects is not None:
+            poller.register(self._redirects.events.fileno(), select.POLLIN)
         while not self._stopping.is_set():
             self._neighbours.resolve_wanted()
             now = time.monotonic()
@@ -286,6 +315,8 @@ class Network:
                     self._compare_interfaces()
                     self.on_change()
             if poller.poll(10):
+                if self._redirects is not None and self._redirects.drain():
+                    self._read_redirects()
                 told = self._drain()
                 self._neighbours.resolve_wanted()  # before an old failure of theirs is told
                 self._neighbours.follow(told)

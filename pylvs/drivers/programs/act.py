@@ -1,11 +1,12 @@
 """What begins an interface's tcx program: what sockets left to it leaves by the other interface.
 
-row in the cell -> is it this frame's? -> count -> checksums -> MACs, addresses, ports, TTL -> out
+row in the cell -> is it this frame's? -> count -> checksums -> TTL -> what else is new -> out
+                                                                    -> outer packet     -> out
 """
 
-from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs import bpf, write
 from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R4, R5, R7, R8, R9, Program
-from pylvs.drivers.programs.headers import LAYOUTS, Layout, fold
+from pylvs.drivers.programs.headers import LAYOUTS, Layout
 from pylvs.tables.shared import FLOW, FLOW_PLACES
 from pylvs.tables.sizes import FLOWS_PER_BUCKET
 from pylvs.wire import ethernet, ipv4
@@ -32,21 +33,19 @@ def begin(program: Program, flows: int, cell: int) -> None:
     program.jump("not of a flow")
     for layout in LAYOUTS:
         _act(program, layout)
-    program.label("not of a flow")
+    program.label("lost").set(R0, bpf.TC_DROP).exit().label("not of a flow")
 
 
 def _act(program: Program, layout: Layout) -> None:
     program.label(layout.name("act"))
-    _reach(program, layout, layout.name("pull"))
+    _reach(program, layout.seen, layout.name("pull"))
     program.jump(layout.name("near")).label(layout.name("pull"))
     program.copy(R1, R9).set(R2, _IP + layout.seen).call(bpf.PULL_DATA)
-    _reach(program, layout, "not of a flow")
+    _reach(program, layout.seen, "not of a flow")
     program.label(layout.name("near"))
     _check_is_its(program, layout)
     program.load(2, R7, R2, _IP + layout.length).swap(R7, 16).compute(R7, "+", layout.uncounted)
-    program.call(bpf.COARSE_TIME_NS).store(8, R8, FLOW_PLACES["used_ns"], R0)
-    program.add_to(8, R8, FLOW_PLACES["octets"], R7)
-    program.set(R1, 1).add_to(8, R8, FLOW_PLACES["packets"], R1)
+    write.count(program)
     _trim(program, layout)
     # Else the kernel would dissect the packet to choose a queue: a tenth of its time.
     program.copy(R1, R9).load(4, R2, R8, FLOW_PLACES["hash"]).call(bpf.SET_HASH)
@@ -54,17 +53,32 @@ def _act(program: Program, layout: Layout) -> None:
     _mend_checksum(program, layout, "address", bpf.PSEUDO_HEADER)
     _mend_checksum(program, layout, "port", 0)
     program.label(layout.name("write"))
-    _reach(program, layout, layout.name("lost"))
-    _write(program, layout)
+    _reach(program, layout.seen, "lost")
+    write.take_hop(program, layout)
+    program.load(4, R5, R8, FLOW_PLACES["outer"])
+    for outer in layout.outers:
+        program.jump_if(R5, "==", outer.family, layout.name(f"grow by {outer.family}"))
+    write.ends(program, layout)
+    write.link(program)
+    _redirect(program)
+    for outer in layout.outers:
+        program.label(layout.name(f"grow by {outer.family}"))
+        program.copy(R1, R9).set(R2, outer.header).set(R3, bpf.BEHIND_ETHERNET)
+        program.set(R4, bpf.FOR_OUTER[outer.family]).call(bpf.GROW).jump_if(R0, "!=", 0, "lost")
+        _reach(program, outer.header + layout.header, "lost")
+        write.outer(program, layout, outer)
+        write.link(program)
+        _redirect(program)
+
+
+def _redirect(program: Program) -> None:
     program.load(4, R1, R8, FLOW_PLACES["interface"]).set(R2, 0).call(bpf.REDIRECT).exit()
-    program.label(layout.name("lost")).set(R0, bpf.TC_DROP).exit()
 
 
-def _reach(program: Program, layout: Layout, otherwise: str) -> None:
-    """Have R2 be where the frame's bytes begin, if its headers lie there in one piece."""
+def _reach(program: Program, size: int, otherwise: str) -> None:
+    """Have R2 be where the frame begins, if ``size`` of its packet lie there in one piece."""
     program.load(4, R2, R9, bpf.TC_CONTEXT_BEGIN).load(4, R3, R9, bpf.TC_CONTEXT_END)
-    program.copy(R4, R2).compute(R4, "+", _IP + layout.seen)
-    program.jump_if_register(R4, ">", R3, otherwise)
+    program.copy(R4, R2).compute(R4, "+", _IP + size).jump_if_register(R4, ">", R3, otherwise)
 
 
 def _check_is_its(program: Program, layout: Layout) -> None:
@@ -89,9 +103,9 @@ def _trim(program: Program, layout: Layout) -> None:
     """Cut off what the link has padded a packet with, whose size is in R7."""
     program.load(4, R1, R9, bpf.TC_CONTEXT_SEGMENT_SIZE)
     program.jump_if(R1, "!=", 0, layout.name("trimmed"))
-    program.compute(R7, "+", _IP).load(4, R1, R9, bpf.TC_CONTEXT_SIZE)
-    program.jump_if_register(R1, "<=", R7, layout.name("trimmed"))
-    program.copy(R1, R9).copy(R2, R7).set(R3, 0).call(bpf.CHANGE_TAIL)
+    program.copy(R2, R7).compute(R2, "+", _IP).load(4, R1, R9, bpf.TC_CONTEXT_SIZE)
+    program.jump_if_register(R1, "<=", R2, layout.name("trimmed"))
+    program.copy(R1, R9).set(R3, 0).call(bpf.CHANGE_TAIL)
     program.label(layout.name("trimmed"))
 
 
@@ -103,30 +117,3 @@ def _mend_checksum(program: Program, layout: Layout, what: str, flags: int) -> N
     program.load(8, R0, R8, FLOW_PLACES["ends"]).compute(R0, ">>", 8).compute(R0, "&", 0xFF)
     program.jump_if(R0, "!=", ipv4.UDP, mended).set(R5, flags | bpf.ZERO_IS_NONE)
     program.label(mended).call(bpf.MEND_CHECKSUM)
-
-
-def _write(program: Program, layout: Layout) -> None:
-    """Write at R2 what becomes of the frame."""
-    for at in (0, 4, 8):
-        program.load(4, R4, R8, FLOW_PLACES["link"] + at).store(4, R2, at, R4)
-    for at in range(0, 2 * (layout.destination - layout.source), 4):
-        program.load(4, R4, R8, FLOW_PLACES["addresses"] + at)
-        program.store(4, R2, _IP + layout.source + at, R4)
-    program.load(4, R4, R8, FLOW_PLACES["ports"]).store(4, R2, _IP + layout.header, R4)
-    program.load(1, R4, R2, _IP + layout.hops).compute(R4, "-", 1)
-    program.store(1, R2, _IP + layout.hops, R4)
-    if layout.is_ipv4:
-        _mend_header(program)
-
-
-def _mend_header(program: Program) -> None:
-    """Mend an IPv4 header's checksum, for the TTL (RFC 1141) and for new addresses (RFC 1624)."""
-    program.load(2, R4, R2, _IP + ipv4.CHECKSUM).swap(R4, 16).compute(R4, "+", 0x100)
-    program.copy(R5, R4).compute(R5, "+", 1).compute(R5, ">>", 16).compute_with(R4, "+", R5)
-    program.compute(R4, "&", 0xFFFF)
-    program.load(4, R5, R8, FLOW_PLACES["rewrites"]).jump_if(R5, "==", 0, "header is right")
-    program.compute(R4, "^", 0xFFFF).load(4, R5, R8, FLOW_PLACES["header_difference"])
-    program.compute_with(R4, "+", R5)
-    fold(program, R4, R5)
-    program.compute(R4, "^", 0xFFFF).label("header is right")
-    program.swap(R4, 16).store(2, R2, _IP + ipv4.CHECKSUM, R4)

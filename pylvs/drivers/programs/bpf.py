@@ -15,7 +15,7 @@ from typing import Final, Self
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, FRAME_POINTER = range(11)
 
 # What a program of type XDP answers, and what it is given (struct xdp_md).
-XDP_DROP, XDP_PASS, XDP_TX = 1, 2, 3
+XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4
 CONTEXT_BEGIN, CONTEXT_END, CONTEXT_QUEUE = 0, 4, 16
 _CONTEXT_SIZE: Final = 24
 # Likewise of one that comes later, when packet sockets have their copy (struct __sk_buff).
@@ -34,9 +34,16 @@ REDIRECT: Final = 23
 LOAD_BYTES: Final = 26
 CHANGE_TAIL: Final = 38
 PULL_DATA: Final = 39
+MOVE_BEGIN: Final = 44  # bpf_xdp_adjust_head
 SET_HASH: Final = 48
+GROW: Final = 50  # bpf_skb_adjust_room; then where, and what it is for
+BEHIND_ETHERNET: Final = 1
+FOR_OUTER: Final = {4: 0x02, 6: 0x04}
 REDIRECT_MAP: Final = 51
+MOVE_END: Final = 65  # bpf_xdp_adjust_tail
 COARSE_TIME_NS: Final = 160
+XDP_LENGTH: Final = 188
+XDP_LOAD_BYTES: Final = 189
 
 HASH, ARRAY, ARRAY_A_CPU, SOCKETS = 1, 2, 6, 17  # types of maps
 _NO_PREALLOCATION: Final = 1

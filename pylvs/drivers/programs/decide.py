@@ -1,18 +1,20 @@
-"""A packet socket's program: take a frame for its ring, or leave it to tcx, which forwards it.
+"""Whose a frame is: the director's, or a program's, which forwards it as its flow says.
 
-    length of this socket's -> headers -> key -> bucket, four places -> open? plain? fits?
-                                                                      no: take it
-                                                                      yes: its row, in the cell
+    headers -> key -> bucket, four places -> open? plain? fits?      no:  "the director's"
+                                                                     yes: "send", for each version
+
+A packet socket's program is made of it, which takes frames for its ring or leaves them to tcx, with
+their row in the cell (``act``); and XDP's, which sends them itself (``redirect``).
 
 SYN, FIN and RST shut their flow here, so that none of them is overtaken by a later packet.  What is
 odd in itself, a fragment, say, comes up alone: others of its flow may overtake it.
 
     R6  the context            R8  the packet's size, then the flow
-    R7  the cell               R9  the frame's length, then the packet's size
+    R7  left alone             R9  the frame's length, then the packet's size
     R5  the flow's place in its bucket, once it is found
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import (
@@ -45,14 +47,26 @@ _BUCKET, _NUMBER, _PLACE = -120, -124, -136
 _FAMILY: Final = -144
 """A constant on each way, by which the verifier tells how much of the packet was read."""
 
+DIRECTORS: Final = "the director's"
+UNFINISHED: Final = "unfinished"
+"""Labels that follow: of what no program sends, and of a checksum that XDP may not send as it is.
+
+The latter for each version of IP, as ``send`` of what is to be sent.
+"""
 _PLAIN: Final = transport.SYN | transport.FIN | transport.RST | transport.ACK
 _TAKE_IT, _LEAVE_IT = -1, 0  # of the frame, all or nothing
 
 
-def assemble(
-    flows: int, counts: int, cell: int, seeds: tuple[int, ...], shortest: int, longest: int | None
-) -> bytes:
-    """Return the program; ``flows``, ``counts`` and ``cell`` are maps.
+class Maps(NamedTuple):
+    """What a program looks into, and the keys of its hash."""
+
+    flows: int
+    counts: int
+    seeds: tuple[int, ...]
+
+
+def assemble(maps: Maps, cell: int, shortest: int, longest: int | None) -> bytes:
+    """Return a packet socket's program; ``cell`` is a map.
 
     The socket is there for frames longer than ``shortest`` and up to ``longest`` bytes: all others
     are another socket's, whose program decides.
@@ -63,45 +77,54 @@ def assemble(
         program.jump_if(R9, ">", longest, "not for this one")
     program.store_number(4, FRAME_POINTER, _NUMBER, 0)
     program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, cell)
-    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, DIRECTORS)
     program.copy(R7, R0).store_number(4, R7, 0, 0)
-    program.load(4, R2, R6, bpf.TC_CONTEXT_TAGGED).jump_if(R2, "!=", 0, "take")
-    program.load(4, R2, R6, bpf.TC_CONTEXT_KIND).jump_if(R2, "!=", bpf.KIND_HOST, "take")
+    program.load(4, R2, R6, bpf.TC_CONTEXT_TAGGED).jump_if(R2, "!=", 0, DIRECTORS)
+    program.load(4, R2, R6, bpf.TC_CONTEXT_KIND).jump_if(R2, "!=", bpf.KIND_HOST, DIRECTORS)
     program.load(4, R2, R6, bpf.TC_CONTEXT_PROTOCOL)
+    decide(program, maps, by_xdp=False)
     for layout in LAYOUTS:
-        program.jump_if(R2, "==", as_read(layout.ethertype), layout.name("read"))
-    program.jump("take")
-    for layout in LAYOUTS:
-        _read(program, layout)
-    _find(program, flows, counts, seeds)
-    _check_open(program, flows)
-    for layout in LAYOUTS:
-        _check_plain(program, layout)
-    program.label("leave to tcx").load(4, R2, FRAME_POINTER, _BUCKET)
+        program.label(layout.name("send"))
+    program.load(4, R2, FRAME_POINTER, _BUCKET)
     program.compute(R2, "*", FLOWS_PER_BUCKET).compute_with(R2, "+", R5)
     program.compute(R2, "+", 1).store(4, R7, 0, R2)
     program.label("not for this one").set(R0, _LEAVE_IT).exit()
-    return program.label("take").set(R0, _TAKE_IT).exit().assemble()
+    return program.label(DIRECTORS).set(R0, _TAKE_IT).exit().assemble()
 
 
-def _read(program: Program, layout: Layout) -> None:
+def decide(program: Program, maps: Maps, by_xdp: bool) -> None:
+    """Have a program decide about the frame whose type, as it was read, is in R2."""
+    for layout in LAYOUTS:
+        program.jump_if(R2, "==", as_read(layout.ethertype), layout.name("read"))
+    program.jump(DIRECTORS)
+    for layout in LAYOUTS:
+        _read(program, layout, bpf.XDP_LOAD_BYTES if by_xdp else bpf.LOAD_BYTES)
+    _find(program, maps)
+    _check_open(program, maps.flows)
+    for layout in LAYOUTS:
+        _check_plain(program, layout, by_xdp)
+    program.label("shut").set(R0, OPEN_FLOW).set(R2, SHUT)  # unless it was taken back just now
+    program.exchange(4, R8, FLOW_PLACES["state"], R2).jump(DIRECTORS)
+
+
+def _read(program: Program, layout: Layout, load_bytes: int) -> None:
     """Read a packet's headers and put its key on the stack; R9 becomes its size."""
     program.label(layout.name("read"))
     program.copy(R1, R6).set(R2, ethernet.HEADER_SIZE).copy(R3, FRAME_POINTER)
     program.compute(R3, "+", _PACKET).set(R4, layout.seen)
-    program.call(bpf.LOAD_BYTES).jump_if(R0, "!=", 0, "take")
+    program.call(load_bytes).jump_if(R0, "!=", 0, DIRECTORS)
     if layout.is_ipv4:
         _check_ipv4(program)
     else:
         program.load(1, R2, FRAME_POINTER, _PACKET).compute(R2, "&", 0xF0)
-        program.jump_if(R2, "!=", 0x60, "take")
+        program.jump_if(R2, "!=", 0x60, DIRECTORS)
     program.load(2, R8, FRAME_POINTER, _PACKET + layout.length).swap(R8, 16)
     program.compute(R8, "+", layout.uncounted).set(R2, layout.seen)
-    program.jump_if_register(R2, ">", R8, "take")
-    program.compute(R9, "-", ethernet.HEADER_SIZE).jump_if_register(R8, ">", R9, "take")
+    program.jump_if_register(R2, ">", R8, DIRECTORS)
+    program.compute(R9, "-", ethernet.HEADER_SIZE).jump_if_register(R8, ">", R9, DIRECTORS)
     program.load(1, R4, FRAME_POINTER, _PACKET + layout.protocol)
     program.jump_if(R4, "==", ipv4.TCP, layout.name("key"))
-    program.jump_if(R4, "!=", ipv4.UDP, "take").label(layout.name("key"))
+    program.jump_if(R4, "!=", ipv4.UDP, DIRECTORS).label(layout.name("key"))
     for end in ("source", "destination"):
         _put_address(program, layout, end)
     program.load(4, R2, FRAME_POINTER, _PACKET + layout.header).swap(R2, 32)
@@ -112,14 +135,14 @@ def _read(program: Program, layout: Layout) -> None:
 
 def _check_ipv4(program: Program) -> None:
     """Take what has options or is a fragment, and what has a wrong checksum, for the director."""
-    program.load(1, R2, FRAME_POINTER, _PACKET).jump_if(R2, "!=", 0x45, "take")
+    program.load(1, R2, FRAME_POINTER, _PACKET).jump_if(R2, "!=", 0x45, DIRECTORS)
     program.load(2, R2, FRAME_POINTER, _PACKET + ipv4.FRAGMENT)
-    program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), "take")
+    program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), DIRECTORS)
     program.set(R3, 0)
     for at in range(0, ipv4.HEADER_SIZE, 4):
         program.load(4, R2, FRAME_POINTER, _PACKET + at).compute_with(R3, "+", R2)
     fold_wide(program, R3, R2)
-    program.jump_if(R3, "!=", 0xFFFF, "take")
+    program.jump_if(R3, "!=", 0xFFFF, DIRECTORS)
 
 
 def _put_address(program: Program, layout: Layout, end: str) -> None:
@@ -136,23 +159,23 @@ def _put_address(program: Program, layout: Layout, end: str) -> None:
         program.store(8, FRAME_POINTER, _KEY[f"{end}_{half}"], R2)
 
 
-def _find(program: Program, flows: int, counts: int, seeds: tuple[int, ...]) -> None:
+def _find(program: Program, maps: Maps) -> None:
     """Find the flow of the key on the stack: R8 where it is, R5 its place in its bucket.
 
     An empty bucket is told by its count: looking at its places would wait for memory four times.
     """
     program.label("find").set(R1, 0)
-    for word, seed in zip(WORDS, seeds, strict=True):
+    for word, seed in zip(WORDS, maps.seeds, strict=True):
         program.load(8, R2, FRAME_POINTER, _KEY[word]).set_wide(R3, seed)
         program.compute_with(R2, "*", R3).compute_with(R1, "+", R2)
     program.compute(R1, ">>", HASH_BITS - FLOW_BITS).store(4, FRAME_POINTER, _BUCKET, R1)
     program.store_number(4, FRAME_POINTER, _NUMBER, 0)
-    program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, counts)
-    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, maps.counts)
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, DIRECTORS)
     program.load(4, R2, FRAME_POINTER, _BUCKET).compute(R2, "&", (1 << FLOW_BITS) - 1)
-    program.compute_with(R0, "+", R2).load(1, R2, R0).jump_if(R2, "==", 0, "take")
-    program.copy(R2, FRAME_POINTER).compute(R2, "+", _BUCKET).load_map(R1, flows)
-    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    program.compute_with(R0, "+", R2).load(1, R2, R0).jump_if(R2, "==", 0, DIRECTORS)
+    program.copy(R2, FRAME_POINTER).compute(R2, "+", _BUCKET).load_map(R1, maps.flows)
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, DIRECTORS)
     for place in range(FLOWS_PER_BUCKET):
         missed, begin = f"not in place {place}", place * FLOW.itemsize
         program.load(4, R2, R0, begin + FLOW_PLACES["state"]).jump_if(R2, "==", VACANT, missed)
@@ -162,47 +185,75 @@ def _find(program: Program, flows: int, counts: int, seeds: tuple[int, ...]) -> 
             )
             program.jump_if_register(R2, "!=", R3, missed)
         program.copy(R8, R0).compute(R8, "+", begin).set(R5, place).jump("found").label(missed)
-    program.jump("take")
+    program.jump(DIRECTORS)
 
 
 def _check_open(program: Program, flows: int) -> None:
     """See whether the flow is open, and of this generation."""
     program.label("found").load(4, R2, R8, FLOW_PLACES["state"])
-    program.jump_if(R2, "==", OPEN_FLOW, "open").jump_if(R2, "!=", WARMING, "take")
-    program.set(R2, 1).add_to(4, R8, FLOW_PLACES["passed"], R2).jump("take")
+    program.jump_if(R2, "==", OPEN_FLOW, "open").jump_if(R2, "!=", WARMING, DIRECTORS)
+    program.set(R2, 1).add_to(4, R8, FLOW_PLACES["passed"], R2).jump(DIRECTORS)
     program.label("open").store(8, FRAME_POINTER, _PLACE, R5)
     program.store_number(4, FRAME_POINTER, _NUMBER, GENERATION_ROW // FLOWS_PER_BUCKET)
     program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, flows)
-    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "take")
+    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, DIRECTORS)
     program.load(4, R2, R0, FLOW_PLACES["generation"]).load(4, R3, R8, FLOW_PLACES["generation"])
-    program.jump_if_register(R2, "!=", R3, "take").load(8, R5, FRAME_POINTER, _PLACE)
+    program.jump_if_register(R2, "!=", R3, DIRECTORS).load(8, R5, FRAME_POINTER, _PLACE)
     program.load(8, R2, FRAME_POINTER, _FAMILY)
     for layout in LAYOUTS:
         program.jump_if(R2, "==", layout.family, layout.name("check"))
-    program.jump("take")
+    program.jump(DIRECTORS)
 
 
-def _check_plain(program: Program, layout: Layout) -> None:
+def _check_plain(program: Program, layout: Layout, by_xdp: bool) -> None:
     """Take for the director what a program may not send: by flags, checksum, size and TTL."""
     at = _PACKET + layout.header
-    program.label(layout.name("check")).load(4, R1, R6, bpf.TC_CONTEXT_SEGMENT_SIZE)
+    program.label(layout.name("check"))
+    if by_xdp:
+        program.set(R1, 0)
+    else:
+        program.load(4, R1, R6, bpf.TC_CONTEXT_SEGMENT_SIZE)
     program.load(1, R2, FRAME_POINTER, _PACKET + layout.protocol)
     program.jump_if(R2, "==", ipv4.UDP, layout.name("UDP"))
     program.load(1, R2, FRAME_POINTER, at + transport.FLAGS).compute(R2, "&", _PLAIN)
-    program.jump_if(R2, "==", transport.ACK, layout.name("plain"))
-    program.set(R0, OPEN_FLOW).set(R2, SHUT)  # unless the director has taken it back just now
-    program.exchange(4, R8, FLOW_PLACES["state"], R2).jump("take")
-    program.label(layout.name("plain"))
+    program.jump_if(R2, "!=", transport.ACK, "shut")
     program.load(1, R2, FRAME_POINTER, at + transport.DATA_OFFSET).compute(R2, ">>", 4)
     program.compute(R2, "*", 4).jump(layout.name("fits"))
     program.label(layout.name("UDP")).load(2, R2, FRAME_POINTER, at + transport.UDP_CHECKSUM)
     program.jump_if(R2, "!=", 0, layout.name("has a checksum"))
-    program.load(4, R2, R8, FLOW_PLACES["rewrites"]).jump_if(R2, "!=", 0, "take")
+    program.load(4, R2, R8, FLOW_PLACES["rewrites"]).jump_if(R2, "!=", 0, DIRECTORS)
     program.label(layout.name("has a checksum")).set(R2, transport.UDP_HEADER_SIZE)
     # A frame that stands for many is as large as the largest of them, with its headers.
     program.label(layout.name("fits")).compute(R2, "+", layout.header).compute_with(R2, "+", R1)
     program.jump_if(R1, "!=", 0, layout.name("segments")).copy(R2, R9)
     program.label(layout.name("segments")).load(4, R3, R8, FLOW_PLACES["mtu"])
-    program.jump_if_register(R2, ">", R3, "take")
-    program.load(1, R2, FRAME_POINTER, _PACKET + layout.hops).jump_if(R2, "<=", 1, "take")
-    program.jump("leave to tcx")
+    program.jump_if_register(R2, ">", R3, DIRECTORS)
+    program.load(1, R2, FRAME_POINTER, _PACKET + layout.hops).jump_if(R2, "<=", 1, DIRECTORS)
+    program.load(4, R3, R8, FLOW_PLACES["outer"])
+    if not by_xdp:
+        program.jump_if(R3, "==", 0, layout.name("send")).jump_if(R1, "!=", 0, "shut")
+    _check_finished(program, layout, layout.name(UNFINISHED) if by_xdp else "shut")
+    if layout.is_ipv4:  # without DF it needs an identification, which the director counts
+        program.jump_if(R3, "!=", layout.family, layout.name("send"))
+        program.load(2, R2, FRAME_POINTER, _PACKET + ipv4.FRAGMENT)
+        program.jump_if(R2, "&", as_read(ipv4.DONT_FRAGMENT), layout.name("send")).jump("shut")
+    else:
+        program.jump(layout.name("send"))
+
+
+def _check_finished(program: Program, layout: Layout, otherwise: str) -> None:
+    """Jump if the checksum is the sum of the pseudo-header alone: its sender left it unfinished.
+
+    One in 65,536 right ones looks the same.  R3 is left alone, and R1 is not.
+    """
+    at = _PACKET + layout.header
+    program.copy(R1, R9).compute(R1, "-", layout.header).swap(R1, 16)
+    program.load(1, R2, FRAME_POINTER, _PACKET + layout.protocol).copy(R4, R2)
+    program.compute(R2, "<<", 8).compute_with(R1, "+", R2)
+    for begin in range(layout.source, layout.source + 2 * layout.address_size, 4):
+        program.load(4, R2, FRAME_POINTER, _PACKET + begin).compute_with(R1, "+", R2)
+    fold_wide(program, R1, R2)
+    program.load(2, R2, FRAME_POINTER, at + transport.TCP_CHECKSUM)
+    program.jump_if(R4, "==", ipv4.TCP, layout.name("compared"))
+    program.load(2, R2, FRAME_POINTER, at + transport.UDP_CHECKSUM)
+    program.label(layout.name("compared")).jump_if_register(R1, "==", R2, otherwise)

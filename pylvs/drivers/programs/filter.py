@@ -38,6 +38,7 @@ _KEY: Final = struct.Struct(">16sBBH")
 _CAPACITY: Final = 1 << 20
 _QUEUES_LIMIT: Final = 1_024
 _U32: Final = struct.Struct("<I")
+_NO_TCX: Final = "its programs cannot be attached; tcx is there from Linux 6.6 on"
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _PROTOCOLS: Final = {"tcp": ipv4.TCP, "udp": ipv4.UDP}
 _SIDES: Final = {
@@ -55,7 +56,7 @@ _KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -20, -4, -3, -2  # on the program's 
 def assemble(mac: int, claimed: int, sockets: int | None, offload: Offload | None = None) -> bytes:
     """Return an interface's program; ``claimed`` and ``sockets`` are maps.
 
-    Without sockets it is for what comes after the packet rings, and may forward by itself.
+    Without sockets it is for what comes after the packet rings.  Either may forward by itself.
     """
     program = Program().copy(R9, R1)
     if sockets is None:
@@ -73,6 +74,12 @@ def assemble(mac: int, claimed: int, sockets: int | None, offload: Offload | Non
         part = (mac >> 32 - 8 * at) & 0xFFFF
         program.load(2, R2, R6, at).jump_if(R2, "!=", as_read(part), "pass")
     program.load(2, R2, R6, ethernet.TYPE)
+    if sockets is not None and offload is not None:
+        program.copy(R7, R2)
+        offload.redirect(program)
+        program.load(4, R6, R9, bpf.CONTEXT_BEGIN).load(4, R3, R9, bpf.CONTEXT_END)
+        _need(program, ipv4.HEADER_SIZE)
+        program.load(2, R2, R6, ethernet.TYPE)
     program.jump_if(R2, "==", as_read(ethernet.IPV4), "ipv4")
     program.jump_if(R2, "!=", as_read(ethernet.IPV6), "pass")
     _need(program, ipv6.HEADER_SIZE)
@@ -160,42 +167,45 @@ def _packed(text: str) -> bytes:
 
 
 class _Attached:
-    """One interface's program; of XDP natively if its driver can, with its queues' sockets."""
+    """One interface's programs; of XDP natively if its driver can, with its queues' sockets."""
 
     def __init__(
-        self,
-        name: str,
-        mac: int,
-        claimed: bpf.Map,
-        sockets: bpf.Map | None,
-        offload: Offload | None,
+        self, name: str, mac: int, claimed: bpf.Map, xdp: bool, offload: Offload | None
     ) -> None:
         self.station = socket.if_nametoindex(name), mac
-        self.sockets = sockets
-        kind = bpf.TYPE_XDP if sockets else bpf.TYPE_TC
-        places = claimed.descriptor, sockets.descriptor if sockets else None
-        program = bpf.load(assemble(mac, *places, offload), kind)
+        self.sockets = bpf.Map(bpf.SOCKETS, 4, 4, _QUEUES_LIMIT) if xdp else None
+        self._links: list[int] = []
         try:
-            if sockets is None:
+            if self.sockets is None or offload is not None:
                 # Nobody may take a frame away that packet sockets count on this program for.
                 how = bpf.AHEAD if offload is not None else 0
-                self._link = bpf.attach(program, self.station[0], kind, how)
-            else:
-                self._link = self._attach_xdp(name, program)
-        finally:
-            os.close(program)
+                program = assemble(mac, claimed.descriptor, None, offload)
+                self._attach(program, bpf.TYPE_TC, how)
+            if self.sockets is not None:
+                program = assemble(mac, claimed.descriptor, self.sockets.descriptor, offload)
+                self._attach_xdp(name, program)
+        except BaseException:
+            self.close()
+            raise
 
-    def _attach_xdp(self, name: str, program: int) -> int:
+    def _attach(self, program: bytes, kind: int, how: int) -> None:
+        loaded = bpf.load(program, kind)
         try:
-            link = bpf.attach(program, self.station[0], how=bpf.ATTACH_NATIVE)
+            self._links.append(bpf.attach(loaded, self.station[0], kind, how))
+        finally:
+            os.close(loaded)
+
+    def _attach_xdp(self, name: str, program: bytes) -> None:
+        try:
+            self._attach(program, bpf.TYPE_XDP, bpf.ATTACH_NATIVE)
             log.info("%s: XDP, native", name)
         except OSError as error:
-            link = bpf.attach(program, self.station[0], how=bpf.ATTACH_GENERIC)
+            self._attach(program, bpf.TYPE_XDP, bpf.ATTACH_GENERIC)
             log.info("%s: XDP, generic: natively %s", name, error.strerror)
-        return link
 
     def close(self) -> None:
-        os.close(self._link)
+        for link in self._links:
+            os.close(link)
         if self.sockets:
             self.sockets.close()
 
@@ -231,8 +241,13 @@ class Filter:
                 attached.close()  # there can be one only
                 attached = None
                 del self._attached[name]
-        sockets = bpf.Map(bpf.SOCKETS, 4, 4, _QUEUES_LIMIT) if self.xdp else None
-        self._attached[name] = _Attached(name, mac, self._map, sockets, self.offload)
+        try:
+            self._attached[name] = _Attached(name, mac, self._map, self.xdp, self.offload)
+        except OSError as error:
+            if not self.xdp or self.offload is None:
+                raise
+            self.give_up_offload(f"{_NO_TCX} ({error.strerror})")
+            self._attached[name] = _Attached(name, mac, self._map, self.xdp, None)
         if attached is not None:
             attached.close()
 
@@ -284,7 +299,7 @@ class Filter:
     def give_up(self) -> None:
         """Leave it all to nftables from now on; raises HostError if that must not be."""
         self._is_given_up = True
-        self.give_up_offload("its programs cannot be attached; tcx is there from Linux 6.6 on")
+        self.give_up_offload(_NO_TCX)
         self._detach()
 
     def give_up_offload(self, why: object) -> None:

@@ -16,6 +16,7 @@ class Layout:
         self.header = ipv4.HEADER_SIZE if is_ipv4 else ipv6.HEADER_SIZE
         self.source = ipv4.SOURCE if is_ipv4 else ipv6.SOURCE
         self.destination = ipv4.DESTINATION if is_ipv4 else ipv6.DESTINATION
+        self.address_size = self.destination - self.source
         self.hops = ipv4.TTL if is_ipv4 else ipv6.HOP_LIMIT
         self.protocol = ipv4.PROTOCOL if is_ipv4 else ipv6.NEXT_HEADER
         self.length = ipv4.TOTAL_LENGTH if is_ipv4 else ipv6.PAYLOAD_LENGTH
@@ -24,6 +25,11 @@ class Layout:
         self.ethertype = ethernet.IPV4 if is_ipv4 else ethernet.IPV6
         self.seen = self.header + transport.TCP_HEADER_SIZE
         """Bytes that are read of a packet; a shorter one is the director's."""
+
+    @property
+    def outers(self) -> tuple["Layout", ...]:
+        """Return what its packets may leave in: around IPv6, IPv4 has no DF to copy."""
+        return tuple(one for one in LAYOUTS if self.is_ipv4 or not one.is_ipv4)
 
     def name(self, label: str) -> str:
         """Return a label of this version's own."""

@@ -19,7 +19,7 @@ import socket
 from typing import Any, Final
 
 from pylvs.drivers import linux
-from pylvs.drivers.programs import act, bpf, decide
+from pylvs.drivers.programs import act, bpf, decide, redirect
 from pylvs.drivers.programs.bpf import Program
 from pylvs.tables.connections.flows import GENERATION_MASK, GENERATION_ROW
 from pylvs.tables.shared import FLOW
@@ -71,10 +71,16 @@ class Offload:
         """Begin a tcx program with what forwards."""
         act.begin(program, self.flows.descriptor, self.cell.descriptor)
 
+    def redirect(self, program: Program) -> None:
+        """Have an XDP program forward likewise, as ``redirect.begin`` has it."""
+        redirect.begin(program, self._maps())
+
+    def _maps(self) -> decide.Maps:
+        return decide.Maps(self.flows.descriptor, self.counts.descriptor, self.seeds)
+
     def decide(self, shortest: int, longest: int | None) -> bytes:
         """Return the program of a packet socket for frames of these lengths."""
-        maps = self.flows.descriptor, self.counts.descriptor, self.cell.descriptor
-        return decide.assemble(*maps, self.seeds, shortest, longest)
+        return decide.assemble(self._maps(), self.cell.descriptor, shortest, longest)
 
     def take(self, opened: socket.socket, shortest: int, longest: int | None) -> None:
         """Have a packet socket take what is no open flow's; raises OSError."""

@@ -1,12 +1,14 @@
 """The programs that forward flows, run by the kernel on frames of ours, beside the director."""
 
 import os
+import struct
 
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from pylvs.drivers.programs import bpf, offload
+from pylvs.drivers.programs.decide import Maps
 from pylvs.drivers.programs.decide import assemble as decide
 from pylvs.drivers.programs.filter import Filter, assemble
 from pylvs.engine.mailbox import distrust, settle
@@ -17,7 +19,7 @@ from pylvs.tables.connections import flows
 from pylvs.tables.shared import SHUT, VACANT, WARMING
 from tests import programs
 from tests.conftest import examples
-from tests.packets import ethernet, ipv4, ipv6, tcp, udp
+from tests.packets import ethernet, internet_checksum, ipv4, ipv6, tcp, udp
 from tests.world import CLIENT, CLIENT6, VIP, VIP6, World
 
 LOOPBACK_MAC = bytes(6)
@@ -29,16 +31,21 @@ open_warm = entrance(flows.open_warm)
 
 
 class Offloaded:
-    """A world whose flows the kernel's programs see, and those programs."""
+    """A world whose flows the kernel's programs see, and those programs.
 
-    def __init__(self, method="-m"):
+    ``way``: ``tcx``, behind packet sockets, or ``xdp``.  ``tunnel`` is the version of IP that all
+    is carried in, unless it is each packet's own.
+    """
+
+    def __init__(self, method="-m", way="tcx", tunnel=0):
         port = 8080 if method == "-m" else 80
+        self.is_nat = method == "-m"
+        self.kind = f"{method}{tunnel or ''}"
         rules = []
         for letter in "tu":
             for family in (4, 6):
-                vip, server = VIPS[family], SERVERS[family]
-                if family == 6:
-                    vip, server = f"[{vip}]", f"[{server}]"
+                vip, server = VIPS[family], SERVERS[tunnel or family]
+                vip, server = (f"[{one}]" if ":" in one else one for one in (vip, server))
                 rules.append(f"-A -{letter} {vip}:80 -s rr")
                 rules.append(f"-a -{letter} {vip}:80 -r {server}:{port} {method}")
         self.server_port = port
@@ -46,10 +53,16 @@ class Offloaded:
         self.filter = Filter(xdp=False, offloads=True)
         kernel = self.filter.offload
         self.begin_anew()
+        self.way = way
+        claimed = self.filter._map.descriptor
+        if way == "xdp":
+            self.sockets = bpf.Map(bpf.SOCKETS, 4, 4, 1)
+            program = assemble(0, claimed, self.sockets.descriptor, kernel)
+            self.loaded = [bpf.load(program, bpf.TYPE_XDP)]
+            return
         # As a packet socket's the kernel would run it on frames without their Ethernet header.
-        self.decides = bpf.load(kernel.decide(0, None), bpf.TYPE_TC)
-        program = assemble(0, self.filter._map.descriptor, None, kernel)
-        self.acts = bpf.load(program, bpf.TYPE_TC)
+        acts = assemble(0, claimed, None, kernel)
+        self.loaded = [bpf.load(one, bpf.TYPE_TC) for one in (kernel.decide(0, None), acts)]
 
     def begin_anew(self):
         """Have a world in which nothing has happened yet; its seeds are the last one's."""
@@ -58,13 +71,16 @@ class Offloaded:
         for row in range(2):
             self.tables.ports[row]["mac"] = 0
             self.tables.ports[row]["interface"] = 1
+            self.tables.ports[row]["redirects"] = 1
         self.filter.offload.share(self.tables)
         self.tables.flows.view("u1")[:] = 0
         self.tables.flow_counts[:] = 0
 
     def close(self):
-        os.close(self.decides)
-        os.close(self.acts)
+        for one in self.loaded:
+            os.close(one)
+        if self.way == "xdp":
+            self.sockets.close()
         self.filter.close()
 
     def request(self, body, family=4, protocol=6, **fields):
@@ -87,7 +103,8 @@ class Offloaded:
         return tcp(source, destination, *ports, flags, payload, **fields)
 
     def frame(self, is_reply, family=4, protocol=6, **fields):
-        header = {name: fields.pop(name) for name in ("ttl", "hops") if name in fields}
+        names = ("ttl", "hops", "tos", "traffic", "fragment")
+        header = {name: fields.pop(name) for name in names if name in fields}
         body = self.body(is_reply, family, protocol, **fields)
         make = self.reply if is_reply else self.request
         return make(body, family, protocol, **header)
@@ -113,13 +130,13 @@ class Offloaded:
     def run(self, frame):
         """Return what becomes of a frame: nothing, if the director has it."""
         before = self.tables.flows["used_ns"].copy()
-        taken, _ = programs.run(self.decides, frame)
-        answer, made = programs.run(self.acts, frame)
-        if taken:
-            assert answer == bpf.TC_NEXT
+        taken = self.way == "tcx" and programs.run(self.loaded[0], frame)[0] != 0
+        answer, made = programs.run(self.loaded[-1], frame)
+        if taken or answer == bpf.XDP_PASS:
+            assert answer == (bpf.TC_NEXT if taken else bpf.XDP_PASS)
             assert made == frame
             return None
-        assert answer == bpf.TC_REDIRECT
+        assert answer == (bpf.TC_REDIRECT if self.way == "tcx" else bpf.XDP_REDIRECT)
         used = self.tables.flows["used_ns"]
         used[used != before] = self.world.now_ms * 1_000_000  # by the world's own clock
         return made
@@ -134,12 +151,19 @@ def _one_processor():
     os.sched_setaffinity(0, before)
 
 
-@pytest.fixture(params=["-m", "-g"])
+METHODS = [("-m", 0), ("-g", 0), ("-i", 0), ("-i", 6)]
+
+
+@pytest.fixture(
+    params=[(*method, way) for method in METHODS for way in ("tcx", "xdp")],
+    ids=lambda one: f"{one[0][1:]}{one[1] or ''}-{one[2]}",
+)
 def offloaded(request):
     if os.geteuid():
         pytest.skip("only root may load programs")
+    method, tunnel, way = request.param
     try:
-        made = Offloaded(request.param)
+        made = Offloaded(method, way, tunnel)
     except PermissionError as error:
         pytest.skip(f"no bpf here: {error}")
     yield made
@@ -153,14 +177,15 @@ KINDS = [(family, protocol) for family in (4, 6) for protocol in (6, 17)]
 @examples(60)
 @given(data=st.data())
 def test_the_kernel_sends_what_the_director_would(offloaded, family, protocol, data):
-    is_nat = offloaded.server_port == 8080
+    is_nat = offloaded.is_nat
     port = data.draw(st.integers(1_024, 65_535))
     if offloaded.run(offloaded.frame(False, family, protocol, port=port)) is None:
         offloaded.establish(family, protocol, is_nat, port=port)
     is_reply = data.draw(st.booleans()) if is_nat else False
     payload = data.draw(st.binary(min_size=12, max_size=200))
     hops = data.draw(st.integers(2, 255))
-    header = {"hops" if family == 6 else "ttl": hops}
+    tos = data.draw(st.integers(0, 255))
+    header = {"hops": hops, "traffic": tos} if family == 6 else {"ttl": hops, "tos": tos}
     frame = offloaded.frame(is_reply, family, protocol, payload=payload, port=port, **header)
     padded = frame + bytes(data.draw(st.integers(0, 9)))
     made = offloaded.run(padded)
@@ -171,7 +196,7 @@ def test_the_kernel_sends_what_the_director_would(offloaded, family, protocol, d
 @pytest.mark.parametrize("flags", ["S", "SA", "FA", "R", "", "P", "RA"])
 @pytest.mark.parametrize("family", [4, 6])
 def test_what_changes_a_connection_is_the_directors_with_all_that_follows(offloaded, family, flags):
-    offloaded.establish(family, replies=offloaded.server_port == 8080)
+    offloaded.establish(family, replies=offloaded.is_nat)
     assert offloaded.run(offloaded.frame(False, family)) is not None
     assert offloaded.run(offloaded.frame(False, family, flags=flags)) is None
     assert offloaded.run(offloaded.frame(False, family)) is None
@@ -179,12 +204,14 @@ def test_what_changes_a_connection_is_the_directors_with_all_that_follows(offloa
 
 
 def test_odd_packets_are_the_directors(offloaded):
-    replies = offloaded.server_port == 8080
+    replies = offloaded.is_nat
     for family in (4, 6):
         offloaded.establish(family, 6, replies)
         offloaded.establish(family, 17, replies)
     body = offloaded.body(False)
-    fits = offloaded.frame(False, payload=bytes(1460))
+    overhead = {"-i": 20, "-i6": 40}.get(offloaded.kind, 0)
+    overhead6 = 40 if overhead else 0
+    fits = offloaded.frame(False, payload=bytes(1460 - overhead))
     wrong = bytearray(fits)
     wrong[24] ^= 1
     other_host = bytearray(fits)
@@ -192,8 +219,8 @@ def test_odd_packets_are_the_directors(offloaded):
     odd = {
         "its last hop": offloaded.frame(False, ttl=1),
         "its last hop, IPv6": offloaded.frame(False, 6, hops=1),
-        "too large": offloaded.frame(False, payload=bytes(1461)),
-        "too large, IPv6": offloaded.frame(False, 6, payload=bytes(1441)),
+        "too large": offloaded.frame(False, payload=bytes(1461 - overhead)),
+        "too large, IPv6": offloaded.frame(False, 6, payload=bytes(1441 - overhead6)),
         "a fragment": offloaded.request(body, fragment=0x2000),
         "a later fragment": offloaded.request(body, fragment=0x0003),
         "with options": offloaded.request(body, options=bytes([1, 1, 1, 0])),
@@ -209,7 +236,49 @@ def test_odd_packets_are_the_directors(offloaded):
         assert offloaded.run(frame) is None, name
     assert offloaded.run(fits) is not None
     assert offloaded.run(offloaded.frame(False, 4, 17)) is not None
-    assert offloaded.run(offloaded.frame(False, 6, payload=bytes(1440))) is not None
+    fits = offloaded.frame(False, 6, payload=bytes(1440 - overhead6))
+    assert offloaded.run(fits) is not None
+
+
+@pytest.mark.parametrize(("family", "protocol"), KINDS)
+def test_a_checksum_that_its_sender_left_unfinished(offloaded, family, protocol):
+    """Is mended by tcx as it is; XDP does not send it, and into a tunnel goes no such packet."""
+    offloaded.establish(family, protocol, offloaded.is_nat)
+    whole = bytearray(offloaded.frame(False, family, protocol))
+    at = 14 + (20 if family == 4 else 40)
+    begin, size = (26, 8) if family == 4 else (22, 32)
+    pseudo = bytes(whole[begin : begin + size]) + struct.pack("!HH", protocol, len(whole) - at)
+    field = at + (16 if protocol == 6 else 6)
+    whole[field : field + 2] = struct.pack("!H", internet_checksum(pseudo) ^ 0xFFFF)
+    made = offloaded.run(bytes(whole))
+    if offloaded.kind.startswith("-i"):
+        assert made is None
+        assert SHUT in offloaded.states()
+    elif offloaded.way == "xdp":
+        assert made is None
+        assert SHUT not in offloaded.states()
+        assert offloaded.run(offloaded.frame(False, family, protocol)) is not None
+    else:
+        assert made[-1] == whole[-1]
+
+
+def test_tunnels_that_count_what_they_send_are_the_directors(offloaded):
+    if offloaded.kind == "-i":
+        for _ in range(AFTER + 3):
+            offloaded.world.send(offloaded.frame(False, 4, 17, fragment=0))
+        offloaded.open()
+        assert offloaded.states() == []
+        offloaded.establish(4, 17, replies=False)
+        assert offloaded.run(offloaded.frame(False, 4, 17)) is not None
+        assert offloaded.run(offloaded.frame(False, 4, 17, fragment=0)) is None
+        assert offloaded.run(offloaded.frame(False, 4, 17)) is None
+
+
+def test_what_an_interface_does_not_take_from_xdp_goes_on_to_tcx(offloaded):
+    offloaded.tables.ports["redirects"][:2] = 0
+    offloaded.establish(4, 17, offloaded.is_nat)
+    assert (offloaded.run(offloaded.frame(False, 4, 17)) is None) == (offloaded.way == "xdp")
+    assert SHUT not in offloaded.states()
 
 
 def test_a_warming_flow_is_the_directors_and_counted(offloaded):
@@ -237,10 +306,10 @@ def test_sockets_take_frames_of_their_length_alone():
         pytest.skip("only root may load programs")
     shared = [bpf.Map(bpf.ARRAY, 4, size, 16, shared=True) for size in (1_024, 8_192)]
     maps = [*shared, bpf.Map(bpf.ARRAY_A_CPU, 4, 4, 1)]
-    places = [one.descriptor for one in maps]
-    seeds = (1, 2, 3, 4, 5)
-    small = bpf.load(decide(*places, seeds, 0, 100), bpf.TYPE_TC)
-    large = bpf.load(decide(*places, seeds, 100, None), bpf.TYPE_TC)
+    flows_at, counts, cell = (one.descriptor for one in maps)
+    places = Maps(flows_at, counts, (1, 2, 3, 4, 5))
+    small = bpf.load(decide(places, cell, 0, 100), bpf.TYPE_TC)
+    large = bpf.load(decide(places, cell, 100, None), bpf.TYPE_TC)
     for size, takes in ((60, (-1, 0)), (100, (-1, 0)), (101, (0, -1)), (900, (0, -1))):
         answers = [programs.run(one, bytes(size))[0] for one in (small, large)]
         assert tuple(answers) == takes

@@ -1,0 +1,102 @@
+"""What programs write into a frame that they forward, wherever it comes from.
+
+R2  the frame's first byte, within reach        R7  the packet's size
+R8  its flow                                    R4, R5 are used
+"""
+
+from typing import Final
+
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.bpf import R0, R1, R2, R4, R5, R7, R8, Program
+from pylvs.drivers.programs.headers import Layout, as_read, fold, fold_wide
+from pylvs.tables.shared import FLOW_PLACES
+from pylvs.wire import ethernet, ipv4, ipv6
+
+_IP: Final = ethernet.HEADER_SIZE
+_CONGESTION_EXPERIENCED, _ECT_0 = 3, 2
+
+
+def count(program: Program) -> None:
+    """Count the packet, and note when it came; registers up to R5 are lost."""
+    program.call(bpf.COARSE_TIME_NS).store(8, R8, FLOW_PLACES["used_ns"], R0)
+    program.add_to(8, R8, FLOW_PLACES["octets"], R7)
+    program.set(R1, 1).add_to(8, R8, FLOW_PLACES["packets"], R1)
+
+
+def link(program: Program) -> None:
+    """Write the MAC addresses."""
+    for at in (0, 4, 8):
+        program.load(4, R4, R8, FLOW_PLACES["link"] + at).store(4, R2, at, R4)
+
+
+def ends(program: Program, layout: Layout) -> None:
+    """Write addresses and ports."""
+    _addresses(program, layout)
+    program.load(4, R4, R8, FLOW_PLACES["ports"]).store(4, R2, _IP + layout.header, R4)
+
+
+def _addresses(program: Program, layout: Layout) -> None:
+    for at in range(0, 2 * layout.address_size, 4):
+        program.load(4, R4, R8, FLOW_PLACES["addresses"] + at)
+        program.store(4, R2, _IP + layout.source + at, R4)
+
+
+def take_hop(program: Program, layout: Layout) -> None:
+    """Take one from the TTL, and mend an IPv4 header's checksum: for that, and new addresses."""
+    program.load(1, R4, R2, _IP + layout.hops).compute(R4, "-", 1)
+    program.store(1, R2, _IP + layout.hops, R4)
+    if layout.is_ipv4:
+        _mend_header(program)
+
+
+def _mend_header(program: Program) -> None:
+    """By RFC 1141 for the TTL, by RFC 1624 for addresses."""
+    program.load(2, R4, R2, _IP + ipv4.CHECKSUM).swap(R4, 16).compute(R4, "+", 0x100)
+    program.copy(R5, R4).compute(R5, "+", 1).compute(R5, ">>", 16).compute_with(R4, "+", R5)
+    program.compute(R4, "&", 0xFFFF)
+    program.load(4, R5, R8, FLOW_PLACES["rewrites"]).jump_if(R5, "==", 0, "header is right")
+    program.compute(R4, "^", 0xFFFF).load(4, R5, R8, FLOW_PLACES["header_difference"])
+    program.compute_with(R4, "+", R5)
+    fold(program, R4, R5)
+    program.compute(R4, "^", 0xFFFF).label("header is right")
+    program.swap(R4, 16).store(2, R2, _IP + ipv4.CHECKSUM, R4)
+
+
+def outer(program: Program, layout: Layout, around: Layout) -> None:
+    """Write the header of a tunnel's packet around one of ``layout``, as ``forwarding.tunnel``.
+
+    What it is behind has its Ethernet type already, but for that of another version of IP.
+    """
+    inner = _IP + around.header
+    program.store_number(2, R2, ethernet.TYPE, as_read(around.ethertype))
+    if layout.is_ipv4:
+        program.load(1, R5, R2, inner + ipv4.TOS)
+    else:
+        program.load(2, R5, R2, inner).swap(R5, 16).compute(R5, ">>", 4).compute(R5, "&", 0xFF)
+    named = layout.name(f"congestion in {around.family}")
+    program.copy(R4, R5).compute(R4, "&", _CONGESTION_EXPERIENCED)
+    program.jump_if(R4, "!=", _CONGESTION_EXPERIENCED, named)
+    program.compute(R5, "^", _CONGESTION_EXPERIENCED ^ _ECT_0).label(named)
+    if around.is_ipv4:
+        program.store_number(1, R2, _IP, 0x45).store(1, R2, _IP + ipv4.TOS, R5)
+        program.copy(R4, R7).compute(R4, "+", around.header)
+        program.store_number(2, R2, _IP + ipv4.IDENTIFICATION, 0)
+        program.store_number(2, R2, _IP + ipv4.FRAGMENT, as_read(ipv4.DONT_FRAGMENT))
+    else:
+        program.compute(R5, "<<", 20).compute(R5, "|", 6 << 28).swap(R5, 32)
+        program.store(4, R2, _IP, R5).copy(R4, R7)
+    program.swap(R4, 16).store(2, R2, _IP + around.length, R4)
+    carried = ipv4.IPIP if layout.is_ipv4 else ipv6.IPV6
+    program.store_number(1, R2, _IP + around.protocol, carried)
+    program.load(1, R4, R2, inner + layout.hops).store(1, R2, _IP + around.hops, R4)
+    _addresses(program, around)
+    if around.is_ipv4:
+        _sum_header(program)
+
+
+def _sum_header(program: Program) -> None:
+    program.store_number(2, R2, _IP + ipv4.CHECKSUM, 0).set(R4, 0)
+    for at in range(0, ipv4.HEADER_SIZE, 4):
+        program.load(4, R5, R2, _IP + at).compute_with(R4, "+", R5)
+    fold_wide(program, R4, R5)
+    program.compute(R4, "^", 0xFFFF).store(2, R2, _IP + ipv4.CHECKSUM, R4)
