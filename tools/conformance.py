@@ -1,6 +1,7 @@
 """Does pylvs do what Linux did?  Runs captures of the kernel's IPVS and compares, byte for byte.
 
     python tools/conformance.py [--json] [--spoken] PATH...    files, folders; .json, .json.xz
+    ip netns exec NAME python tools/conformance.py --driver xdp PATH...
 
 One line a capture, ``ok NAME`` or ``FAIL NAME: the first difference``; exit status 0 only if none
 failed.  Compared are the frames that left, in order, the states and expiry times wherever they were
@@ -25,6 +26,7 @@ from pylvs.errors import PylvsError
 from pylvs.wire.text import address_of
 from tools.guest import ADDRESSES, Guest
 from tools.spoken import SpokenGuest
+from tools.wired import WiredGuest, wires
 
 _PORTS: Final = "cs"
 _DIRECTORS: Final = {address_of(address).to_bytes(4, "big") for address in ADDRESSES}
@@ -364,16 +366,30 @@ def main() -> int:
     parser.add_argument(
         "--spoken", action="store_true", help="run pylvs ipvsadm, over a control socket"
     )
+    parser.add_argument(
+        "--driver",
+        choices=("packet", "xdp", "tap"),
+        help="by real interfaces, made for it: in a network namespace of its own (ip netns exec)",
+    )
+    parser.add_argument("--workers", type=int, default=1, help="so many, with --driver")
     parser.add_argument("paths", nargs="+", metavar="PATH")
     options = parser.parse_args()
+    kind: type[Guest] = SpokenGuest if options.spoken else Guest
+    if options.driver:
+        kind = WiredGuest
+        kind.driver_name, kind.workers = options.driver, options.workers
     results = {}
     for name, vector in read(options.paths).items():
-        results[name] = check(vector, SpokenGuest if options.spoken else Guest)
+        results[name] = check(vector, kind)
         if not options.json:
             print(f"FAIL {name}: {results[name]}" if results[name] else f"ok {name}", flush=True)
     failed = sum(map(bool, results.values()))
+    told: dict[str, Any] = {"passed": len(results) - failed, "failed": failed, "results": results}
+    if options.driver:
+        used = wires(options.driver, options.workers)
+        told |= {"by_worker": used.by_worker, "by_xdp": used.by_xdp}
     if options.json:
-        print(json.dumps({"passed": len(results) - failed, "failed": failed, "results": results}))
+        print(json.dumps(told))
     else:
         print(f"{len(results) - failed} passed, {failed} failed")
     return 1 if failed or not results else 0

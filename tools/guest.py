@@ -13,7 +13,7 @@ the captures use; time is the capture's own.
 import re
 import shlex
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -72,8 +72,7 @@ class Guest:
 
     def __init__(self) -> None:
         self._mtus = [1_500, 1_500]
-        self.driver = Loopback([Port(f"eth{row}", MACS[row]) for row in range(2)])
-        memory = np.zeros(OWN_MEMORY + self.driver.memory_size, np.uint8)
+        self.driver, memory = self._open_driver()
         self.director = Director(_LIMITS, memory=memory, seed=SEED)
         self.driver.attach(_Memory(self.director), OWN_MEMORY)
         self.manager = Manager(self.director)
@@ -107,6 +106,11 @@ class Guest:
             "ip6tables": self._iptables,
         }
 
+    def _open_driver(self) -> tuple[Any, Any]:
+        """Return what moves the frames, and the director's memory."""
+        driver = Loopback([Port(f"eth{row}", MACS[row]) for row in range(2)])
+        return driver, np.zeros(OWN_MEMORY + driver.memory_size, np.uint8)
+
     def close(self) -> None:
         """End what goes on beside this process."""
 
@@ -130,7 +134,8 @@ class Guest:
         breathe(self.director, self.driver, self.now_ms, exact=True)
         while self._resolve():
             breathe(self.director, self.driver, self.now_ms, exact=True)
-        sent, self.driver.sent = self.driver.sent, []
+        sent: list[tuple[int, bytes]] = self.driver.sent
+        self.driver.sent = []
         return sent
 
     def _resolve(self) -> bool:
