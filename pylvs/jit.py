@@ -41,6 +41,7 @@ CACHED_LAYERS: Final = (
     "wire",
     "tables",
     "tables/connections",
+    "tables/layouts",
     "tables/services",
     "schedulers",
     "persistence",

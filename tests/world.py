@@ -9,7 +9,8 @@ The world that the vectors were captured in.
 """
 
 from pylvs.control.ipvsadm.rules import parse_line
-from pylvs.control.manager import Heard, Manager, Route, local_route
+from pylvs.control.manager import Manager
+from pylvs.control.network.surroundings import Heard, Route, local_route
 from pylvs.control.replay import SEED
 from pylvs.drivers.base import Port
 from pylvs.drivers.loopback import Loopback
@@ -62,7 +63,7 @@ class World:
             port["mac"], port["mtu"], port["up"] = MACS[row], mtus[row], 1
             port["address"], port["own_arp"] = number(address), own_arp
         self.manager.own.set_local(frozenset(map(address_of, (*LOCAL, *LOCAL6, *local))))
-        self.manager.set_routes(self._routes(local, mtus))
+        self.manager.around.set_routes(self._routes(local, mtus))
         if not own_arp:
             self._know(0, "192.0.2.1", ROUTER_MAC)
             self._know(0, "2001:db8:1::1", ROUTER_MAC)
@@ -89,7 +90,7 @@ class World:
 
     def _know(self, port, address, mac):
         add_neighbour(self.tables.all[0], port, halves(address_of(address)))
-        self.manager.hear([Heard(port, address_of(address), mac)])
+        self.manager.around.hear([Heard(port, address_of(address), mac)])
 
     def rule(self, line):
         self.manager.apply(parse_line(line.split()))

@@ -21,15 +21,16 @@ from pylvs.control import listing, settings
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm import proc
 from pylvs.control.ipvsadm.executor import Executor
-from pylvs.control.manager import Heard, Manager, Route, local_route
+from pylvs.control.manager import Manager
 from pylvs.control.model import MarkRule
+from pylvs.control.network.surroundings import Heard, Route, local_route
 from pylvs.control.replay import SEED
 from pylvs.drivers.base import Port
 from pylvs.drivers.loopback import Loopback
 from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
-from pylvs.tables.network import ASKED, LOCAL_ADDRESS
+from pylvs.tables.layouts.network import ASKED, LOCAL_ADDRESS
 from pylvs.tables.sizes import Limits
 from pylvs.wire.text import address_of, joined
 
@@ -139,8 +140,8 @@ class Guest:
         return sent
 
     def _resolve(self) -> bool:
-        asked = self.manager.next_hops(ASKED)
-        self.manager.hear(
+        asked = self.manager.around.next_hops(ASKED)
+        self.manager.around.hear(
             Heard(port, address, _SERVER_MAC | (address & 0xFF) if port else ROUTER[1])
             for port, address in asked
         )
@@ -284,7 +285,7 @@ class Guest:
         own = [*ADDRESSES, *ADDRESSES_6, *VIPS, VIP_6]
         routes += [local_route(address_of(address)) for address in own]
         self.director.tables.ports["mtu"][:2] = self._mtus
-        self.manager.set_routes([*routes, *self._more_routes])
+        self.manager.around.set_routes([*routes, *self._more_routes])
 
     def _iptables(self, words: list[str], _: str) -> Result:
         if "-F" in words:
@@ -296,7 +297,7 @@ class Guest:
             else:
                 for rule in rules:
                     self._marks.remove(rule)
-        self.manager.set_mark_rules(self._marks)
+        self.manager.around.set_mark_rules(self._marks)
         return Result(0, "", "", known=False)
 
 

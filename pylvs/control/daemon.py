@@ -29,12 +29,13 @@ from pylvs.control.config.file import Stated
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm.executor import Executor
 from pylvs.control.keeper import Keeper
-from pylvs.control.manager import Manager, Route
+from pylvs.control.manager import Manager
 from pylvs.control.model import Command, Service, difference
 from pylvs.control.network import claims, conflict, system
 from pylvs.control.network.groups import Groups
 from pylvs.control.network.instance import CONTROL, Instance
 from pylvs.control.network.redirects import Redirects
+from pylvs.control.network.surroundings import Route
 from pylvs.control.network.watch import Network
 from pylvs.control.reload import reload
 from pylvs.drivers import linux
@@ -47,7 +48,7 @@ from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError, PylvsError
 from pylvs.frames import NONE
-from pylvs.tables.network import KNOWN
+from pylvs.tables.layouts.network import KNOWN
 from pylvs.tables.sizes import Limits
 from pylvs.wire.text import address_text, endpoint_text, family_of, is_ipv6, joined, mac_text
 
@@ -127,7 +128,7 @@ class Daemon:
             self.filter.offload.share(self.director.tables)
         self.manager = Manager(self.director)
         self.manager.clock = linux.monotonic_ms
-        self.manager.set_mark_rules(self.stated.marks)
+        self.manager.around.set_mark_rules(self.stated.marks)
         self.manager.own.set_pool(self.stated.local)
         self._prepare()
         self.manager.apply(*difference({}, self.stated.services))
@@ -265,12 +266,12 @@ class Daemon:
                 routes.append(Route(0, 0, gateway, dip, 0, mtu, family=family))
         self.manager.own.stations |= frozenset(stated.dips)
         self.manager.own.set_local(frozenset())
-        self.manager.set_routes(routes)
+        self.manager.around.set_routes(routes)
 
     def _override_source(self) -> None:
         """Let ``--dip`` be the source of tunnels, whatever the routes say."""
         for dip in self.stated.dips:
-            self.manager.override_source(dip)
+            self.manager.around.override_source(dip)
 
     def claim(self) -> None:
         """Have the host keep off all that is the director's."""
@@ -439,7 +440,7 @@ class Daemon:
                 told += 1
             if loop.time() >= next_tick:
                 next_tick += TICK_S
-                listing.settle(self.manager, self.engine.call)
+                self.manager.settle(self.engine.call)
                 self.engine.call(self._tick)
             if interval and loop.time() >= next_stats:
                 next_stats += interval

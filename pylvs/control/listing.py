@@ -8,7 +8,6 @@ import numpy as np
 
 from pylvs.control.manager import Call, Manager, at_once
 from pylvs.control.model import ServerKey, ServiceKey, Terms
-from pylvs.engine import mailbox
 from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import (
     BYPASS,
@@ -19,7 +18,6 @@ from pylvs.tables.layouts import (
     FORWARDING_MASK,
     L3DSR,
 )
-from pylvs.tables.sizes import FLOWS_LIMIT
 from pylvs.tables.states import STATE_NAMES, TEMPLATE_NAMES
 from pylvs.wire.text import joined
 
@@ -99,7 +97,6 @@ _CONNECTION_FIELDS: Final = [
     "virtual_port", "server_port",
 ]  # fmt: skip
 _ROWS_AT_ONCE: Final = 2_048  # copied in half a millisecond
-_FLOWS_AT_ONCE: Final = 4_096
 _NOTHING: Final = Counters(0, 0, 0, 0, 0)
 
 
@@ -108,16 +105,6 @@ def _server_row(values: tuple[int, ...], counters: Counters, rates: Counters) ->
     key = ServerKey(address, values[3])
     dscp = values[14] if values[4] == L3DSR else 0
     return ServerRow._make((key, *values[4:11], values[11:14], dscp, values[15], counters, rates))
-
-
-def settle(manager: Manager, call: Call = at_once) -> None:
-    """Have counters and timers know what the kernel has forwarded by itself up to now."""
-    world = manager.director.tables.all
-    if not manager.director.tables.director[0]["flow_count"]:
-        return
-    for begin in range(0, FLOWS_LIMIT, _FLOWS_AT_ONCE):
-        end = begin + _FLOWS_AT_ONCE
-        call(partial(mailbox.settle, world, begin, end, manager.clock()))
 
 
 class _Snapshot(NamedTuple):
@@ -177,14 +164,14 @@ def read(manager: Manager, call: Call = at_once, *, counted: bool = True) -> lis
     What is not ``counted`` has no counters and rates, and is had in two thirds of the time.
     """
     if counted:
-        settle(manager, call)
+        manager.settle(call)
     snapshot: _Snapshot = call(partial(_take, manager, counted))
     return snapshot.rows()
 
 
 def totals(manager: Manager, call: Call = at_once) -> Counters:
     """Return the counters of all services together, also of those that were removed."""
-    settle(manager, call)
+    manager.settle(call)
     return Counters(*map(int, manager.director.tables.totals))
 
 
@@ -284,7 +271,7 @@ def connections(manager: Manager, call: Call = at_once, begin: int = 0) -> Itera
 
     They are copied by ``call``, some at a time, so that forwarding goes on in between.
     """
-    settle(manager, call)
+    manager.settle(call)
     at: int | None = begin
     while at is not None:
         taken, at = call(partial(_take_connections, manager, at))
@@ -293,7 +280,7 @@ def connections(manager: Manager, call: Call = at_once, begin: int = 0) -> Itera
 
 def reasons(manager: Manager, call: Call = at_once) -> dict[str, int]:
     """Return how many frames had each reason, those that none had left out."""
-    settle(manager, call)
+    manager.settle(call)
     counts = manager.director.tables.reasons
     return {reason.name.lower(): int(counts[reason]) for reason in Reason if counts[reason]}
 

@@ -1,21 +1,20 @@
 """The table as stated, and the same table in the director.
 
-``Manager`` tells the director, by mailbox commands, what the model has accepted; and the director's
-routes, ports and own addresses, which the network side finds out.
+``Manager`` tells the director, by mailbox commands, what the model has accepted.
 """
 
 import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any, Final
 
 from pylvs.control.estimator import Estimator
 from pylvs.control.model import (
     FULLNAT,
     KERNEL_REFUSED,
     Command,
-    MarkRule,
     ServerKey,
     Service,
     ServiceKey,
@@ -23,13 +22,14 @@ from pylvs.control.model import (
     Terms,
 )
 from pylvs.control.network.own import OwnAddresses
+from pylvs.control.network.surroundings import Surroundings
 from pylvs.engine import mailbox
 from pylvs.engine.director import Director
 from pylvs.errors import RuleError, UsageError
 from pylvs.frames import NONE
 from pylvs.plugins import Plugins
 from pylvs.tables import states
-from pylvs.tables.network import KNOWN, LOCAL_ADDRESS, UNICAST
+from pylvs.tables.sizes import FLOWS_LIMIT
 from pylvs.wire.text import family_of, halves, joined, mask_of
 
 log = logging.getLogger("pylvs")
@@ -40,6 +40,8 @@ _NO_TERMS: tuple[int, ...] = (0,) * 6
 _NO_SERVER: tuple[int, ...] = (0,) * 12
 _NO_SPAN: tuple[int, ...] = (0,) * 4
 _SPANS_REMEMBERED: Final = 65_536
+_FLOWS_AT_ONCE: Final = 4_096  # half a millisecond, if packets of all have come
+_SETTLES: Final = "DdZ"  # what is removed, or set to zero, is charged no more
 _KINDS: Final = {
     "A": mailbox.ADD_SERVICE,
     "E": mailbox.EDIT_SERVICE,
@@ -61,47 +63,6 @@ Call = Callable[[Callable[[], Any]], Any]
 def at_once(function: Callable[[], Any]) -> Any:
     """Run a function where no engine breathes."""
     return function()
-
-
-class Route(NamedTuple):
-    """One route; addresses are ints, ``port`` a row in PORT or ``NONE``."""
-
-    network: int
-    prefix: int
-    gateway: int = 0
-    source: int = 0
-    port: int = NONE
-    mtu: int = 1_500
-    kind: int = UNICAST
-    metric: int = 0
-    mark: int = 0
-    family: int = 4
-
-
-class Heard(NamedTuple):
-    """How a next hop stands: its MAC, or 0 if it does not answer."""
-
-    port: int
-    address: int
-    mac: int
-
-
-def local_route(address: int, mark: int = 0) -> Route:
-    """Return the route that makes an address the director's own."""
-    family = family_of(address)
-    prefix = 128 if family == 6 else 32
-    return Route(address, prefix, kind=LOCAL_ADDRESS, mark=mark, family=family)
-
-
-def _put(entry: Any, name: str, address: int) -> None:
-    """Write an address into a table's record."""
-    entry[f"{name}_high"], entry[f"{name}_low"] = halves(address)
-
-
-def _network(network: int, prefix: int, family: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return a network and its mask, each as the tables hold it."""
-    mask = mask_of(prefix, family)
-    return halves(network & mask), halves(mask)
 
 
 def _stage(ports: tuple[int, int]) -> list[int]:
@@ -134,6 +95,7 @@ class Manager:
         self.director = director
         self.table = Table()
         self.own = OwnAddresses(director)
+        self.around = Surroundings(director)
         self.clock: Callable[[], int] = lambda: 0
         """The engine's clock, in milliseconds: removed servers are forgotten by it."""
         self.estimator = Estimator(director.tables)
@@ -213,6 +175,8 @@ class Manager:
             orders.append(self._order(command))
             ends.append(len(orders) - 1)
         batch = mailbox.batch_of(orders)
+        if any(command.verb in _SETTLES for _, command in told):
+            self.settle(call)  # what has come since is little, and left to that one call
 
         def carry_out() -> None:
             for _, command in accepted:
@@ -225,9 +189,18 @@ class Manager:
                     self._take_back(command)
                     refusals[place] = RuleError(_REFUSED[result], KERNEL_REFUSED)
                 else:
-                    self._settle(command, result)
+                    self._note(command, result)
 
         call(carry_out)
+
+    def settle(self, call: Call = at_once) -> None:
+        """Have counters and timers know what the kernel has forwarded by itself up to now."""
+        tables = self.director.tables
+        if not tables.director[0]["flow_count"]:
+            return
+        for begin in range(0, FLOWS_LIMIT, _FLOWS_AT_ONCE):
+            end = begin + _FLOWS_AT_ONCE
+            call(partial(mailbox.settle, tables.all, begin, end, self.clock()))
 
     def _order(self, command: Command) -> tuple[int, ...]:
         """Return what tells the director of a command."""
@@ -272,7 +245,7 @@ class Manager:
         elif command.verb == "a" and server is not None and key in services:
             del services[key].servers[server.key]
 
-    def _settle(self, command: Command, row: int) -> None:
+    def _note(self, command: Command, row: int) -> None:
         """Follow what the director has done."""
         key = command.service
         if command.verb == "Z":
@@ -403,98 +376,8 @@ class Manager:
             row = int(tables.servers[row]["next"])
         return rows
 
-    def set_routes(self, routes: Sequence[Route]) -> None:
-        """Replace the routing table."""
-        tables = self.director.tables
-        ordered = sorted(
-            routes,
-            key=lambda route: (
-                route.family,
-                bool(route.mark) or (route.kind != LOCAL_ADDRESS) * 2,
-                -route.prefix,
-                route.metric,
-            ),
-        )
-        limit = int(tables.director[0]["paths_limit"])
-        if len(ordered) > limit:
-            dropped = len(ordered) - limit
-            log.error(
-                "%d routes are more than the director holds: the widest are left out", dropped
-            )
-            ordered = ordered[:limit]
-        for row, route in enumerate(ordered):
-            entry = tables.paths[row]
-            network, mask = _network(route.network, route.prefix, route.family)
-            entry["network_high"], entry["network_low"] = network
-            entry["mask_high"], entry["mask_low"] = mask
-            _put(entry, "gateway", route.gateway)
-            _put(entry, "source", route.source)
-            entry["port"] = route.port
-            entry["mtu"] = route.mtu
-            entry["kind"] = route.kind
-            entry["mark"] = route.mark
-            entry["family"] = route.family
-        tables.director[0]["path_count"] = len(ordered)
-        tables.director[0]["ipv4_path_count"] = sum(route.family == 4 for route in ordered)
-        mailbox.aim_all(tables.all)
-
-    def override_source(self, address: int) -> None:
-        """Have all routes of an address's family lead away from it, whatever they say."""
-        tables = self.director.tables
-        rows = tables.paths[: int(tables.director[0]["path_count"])]
-        chosen = rows["family"] == family_of(address)
-        rows["source_high"][chosen], rows["source_low"][chosen] = halves(address)
-
-    def set_mark_rules(self, rules: Sequence[MarkRule]) -> None:
-        """Replace what gives packets a firewall mark; the last rule that matches one counts."""
-        tables = self.director.tables
-        if len(rules) > len(tables.mark_rules):
-            raise UsageError(f"{len(rules)} mark rules are more than the director holds")
-        for row, rule in enumerate(rules):
-            entry = tables.mark_rules[row]
-            entry["mark"], entry["protocol"] = rule.mark, rule.protocol
-            entry["first_port"], entry["last_port"] = rule.ports
-            entry["family"] = rule.family
-            for end in ("source", "destination"):
-                prefix = getattr(rule, f"{end}_prefix")
-                network, mask = _network(getattr(rule, end), prefix, rule.family)
-                entry[f"{end}_high"], entry[f"{end}_low"] = network
-                entry[f"{end}_mask_high"], entry[f"{end}_mask_low"] = mask
-        tables.director[0]["mark_rule_count"] = len(rules)
-        mailbox.distrust(tables.all)
-
     def want_servers(self) -> None:
         """Have next hops resolved before the first packet needs them; those of new servers too."""
         tables = self.director.tables
         tables.director[0]["asks_ahead"] = 1
         mailbox.carry_out(tables, kind=mailbox.WANT_SERVERS, now_ms=self.clock())
-
-    def next_hops(self, state: int) -> list[tuple[int, int]]:
-        """Return port and address of the next hops of a state that the host resolves.
-
-        Of those that are known only servers': the others are found again when they are needed.
-        """
-        tables = self.director.tables
-        rows = tables.neighbours[: int(tables.director[0]["neighbour_count"])]
-        chosen = (rows["used"] == 1) & (rows["state"] == state)
-        if state == KNOWN:
-            chosen &= rows["pinned"] > 0
-        ports = tables.ports[rows["port"]]
-        rows = rows[chosen & (ports["own_arp"] == 0) & (ports["raw_ip"] == 0)]
-        fields = (rows[name].tolist() for name in ("port", "address_high", "address_low"))
-        return [(port, joined(high, low)) for port, high, low in zip(*fields, strict=True)]
-
-    def hear(self, news: Iterable[Heard]) -> None:
-        """Next hops answer, or do not."""
-        orders = []
-        for port, address, mac in news:
-            kind = mailbox.LEARN_NEIGHBOUR if mac else mailbox.FAIL_NEIGHBOUR
-            high, low = halves(address)
-            orders.append(
-                mailbox.order(kind=kind, port=port, address_high=high, address_low=low, mac=mac)
-            )
-        mailbox.carry_out_all(self.director.tables, mailbox.batch_of(orders))
-
-    def fail_all(self, port: int) -> None:
-        """No next hop can be reached by this port any more."""
-        mailbox.carry_out(self.director.tables, kind=mailbox.FAIL_PORT, port=port)

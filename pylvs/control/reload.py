@@ -43,13 +43,13 @@ def reload(daemon: "Daemon") -> Sequence[Command]:
     daemon.stated = stated  # claims go by the marks in here
     try:
         if stated.marks != before.marks:
-            daemon.engine.call(lambda: daemon.manager.set_mark_rules(stated.marks))
+            daemon.engine.call(lambda: daemon.manager.around.set_mark_rules(stated.marks))
         commands = daemon.changer.replace(stated.services, stated.timeouts)
     except UnclaimedError as error:
         trouble, commands = error, error.commands
     except BaseException:
         daemon.stated = before
-        daemon.engine.call(lambda: daemon.manager.set_mark_rules(before.marks))
+        daemon.engine.call(lambda: daemon.manager.around.set_mark_rules(before.marks))
         raise
     daemon.engine.call(lambda: _set(daemon, stated.settings))
     if stated.marks != before.marks:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pylvs.control import listing
-from pylvs.control.manager import Heard, Manager, Route, local_route
+from pylvs.control.manager import Manager
 from pylvs.control.model import Command, ServiceKey
+from pylvs.control.network.surroundings import Heard, Route, local_route
 from pylvs.drivers import linux, pcap
 from pylvs.drivers.base import SLOT_SIZE, Port
 from pylvs.drivers.loopback import Loopback
@@ -16,7 +17,7 @@ from pylvs.engine.director import OWN_MEMORY, Director
 from pylvs.engine.loop import breathe
 from pylvs.errors import UsageError
 from pylvs.frames import HEADROOM
-from pylvs.tables.network import ASKED
+from pylvs.tables.layouts.network import ASKED
 from pylvs.tables.sizes import Limits
 from pylvs.wire.text import family_of, is_ipv6
 
@@ -114,7 +115,7 @@ class Replay:
         local = frozenset(host.address for host in hosts if host.prefix)
         routes += [local_route(address) for address in local]
         self.manager.own.set_local(local)
-        self.manager.set_routes(routes)
+        self.manager.around.set_routes(routes)
 
     def run(self, writer: pcap.Writer, on_progress: Callable[[int], None] = lambda _: None) -> int:
         """Replay the capture and return how many frames were written."""
@@ -142,8 +143,8 @@ class Replay:
 
     def _resolve(self) -> bool:
         """Answer for every next hop that is asked for; return whether any was."""
-        asked = self.manager.next_hops(ASKED)
-        self.manager.hear(
+        asked = self.manager.around.next_hops(ASKED)
+        self.manager.around.hear(
             Heard(port, address, self._macs.get(address, _MADE_UP_MAC | address & 0xFFFF_FFFF))
             for port, address in asked
         )

@@ -36,7 +36,7 @@ from pylvs.tables.layouts import (
     TUNNEL,
     UNROUTED,
 )
-from pylvs.tables.network import UNICAST
+from pylvs.tables.layouts.network import UNICAST
 from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6
 from pylvs.wire.memory import load_u16
 

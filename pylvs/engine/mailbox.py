@@ -18,7 +18,7 @@ from pylvs.tables import connections, neighbours, paths, servers, services
 from pylvs.tables.addresses import address_of
 from pylvs.tables.connections import flows
 from pylvs.tables.layouts import FLAG_TEMPLATE, L3DSR, UNROUTED
-from pylvs.tables.network import LOCAL_ADDRESS, UNICAST, UNKNOWN
+from pylvs.tables.layouts.network import LOCAL_ADDRESS, UNICAST, UNKNOWN
 from pylvs.tables.sizes import FLOWS_LIMIT
 
 (

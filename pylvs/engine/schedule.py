@@ -30,7 +30,7 @@ from pylvs.tables.layouts import (
     ONE_PACKET,
     PERSISTENT,
 )
-from pylvs.tables.network import LOCAL_ADDRESS
+from pylvs.tables.layouts.network import LOCAL_ADDRESS
 from pylvs.wire import ip, ipv4, transport
 
 DECIDED: Final = -4

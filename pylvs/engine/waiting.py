@@ -8,7 +8,7 @@ from pylvs.engine.late_errors import tell_unreachable
 from pylvs.forwarding import born
 from pylvs.frames import NONE, Reason
 from pylvs.jit import compiled
-from pylvs.tables.network import KNOWN
+from pylvs.tables.layouts.network import KNOWN
 from pylvs.wire import ethernet, icmp, ip
 
 WAIT_MS: Final = 5_000

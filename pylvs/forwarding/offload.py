@@ -27,7 +27,7 @@ from pylvs.tables.layouts import (
     ROUTE,
     TUNNEL,
 )
-from pylvs.tables.shared import SHUT
+from pylvs.tables.layouts.shared import SHUT
 from pylvs.wire import checksum, ethernet, ip, ipv4, ipv6, transport
 from pylvs.wire.checksum import difference_u16
 from pylvs.wire.memory import copy_out, load_u8, load_u16

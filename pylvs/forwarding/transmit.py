@@ -8,7 +8,7 @@ from pylvs.forwarding import pieces, segments
 from pylvs.frames import HEADROOM, NONE, Reason, Verdict
 from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours, paths
-from pylvs.tables.network import KNOWN, UNICAST
+from pylvs.tables.layouts.network import KNOWN, UNICAST
 from pylvs.tables.sizes import HELD_PER_HOP, HELD_SLOT
 from pylvs.wire import ethernet, ipv6
 from pylvs.wire.memory import copy

@@ -16,7 +16,7 @@ from pylvs.frames import DELIVERY_MASK, LOCAL_DELIVERY, NO_ECHO, NONE, UNDECIDED
 from pylvs.host import limits, options
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
-from pylvs.tables.network import UNICAST
+from pylvs.tables.layouts.network import UNICAST
 from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6
 from pylvs.wire.memory import copy, load_u8, load_u16
 

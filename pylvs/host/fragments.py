@@ -19,7 +19,7 @@ from pylvs.host.errors import send_error
 from pylvs.jit import apart, compiled
 from pylvs.tables import connections, services
 from pylvs.tables.addresses import destination_of, set_ends, source_of
-from pylvs.tables.network import COMPLETE, FREE, OPEN
+from pylvs.tables.layouts.network import COMPLETE, FREE, OPEN
 from pylvs.tables.sizes import REASSEMBLY_SLOT, RUNS_LIMIT, TOKEN_BUCKETS
 from pylvs.wire import ethernet, icmp, ip, ipv4, ipv6, transport
 from pylvs.wire.memory import copy, load_u8, load_u16, store_u16

@@ -10,7 +10,7 @@ from pylvs.host import arp, discovery
 from pylvs.jit import compiled
 from pylvs.tables import neighbours
 from pylvs.tables.addresses import address_of
-from pylvs.tables.network import KNOWN
+from pylvs.tables.layouts.network import KNOWN
 from pylvs.wire import ethernet, ip, ipv6
 
 RETRY_MS: Final = 1_000  # neigh/*/retrans_time_ms

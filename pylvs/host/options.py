@@ -12,7 +12,7 @@ from typing import Final
 from pylvs.frames import LOCAL_DELIVERY, NONE, RECORDS_ROUTE, RECORDS_TIME, STAMPED
 from pylvs.jit import apart, compiled
 from pylvs.tables import paths
-from pylvs.tables.network import LOCAL_ADDRESS
+from pylvs.tables.layouts.network import LOCAL_ADDRESS
 from pylvs.wire import ip, ipv4
 from pylvs.wire.memory import copy, load_u8, load_u32, store_u32
 

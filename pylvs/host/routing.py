@@ -18,7 +18,7 @@ from pylvs.host import options
 from pylvs.host.errors import send_error
 from pylvs.jit import compiled
 from pylvs.tables import paths
-from pylvs.tables.network import UNICAST
+from pylvs.tables.layouts.network import UNICAST
 from pylvs.wire import icmp, ip, ipv4, ipv6
 from pylvs.wire.memory import load_u8, load_u16
 

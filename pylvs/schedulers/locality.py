@@ -15,6 +15,7 @@ from numpy import int64
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
 from pylvs.schedulers.least_connection import is_more_loaded, is_usable, pick_least_weighted
+from pylvs.tables import chains
 from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
 from pylvs.tables.sizes import CACHE_BUCKETS
 from pylvs.wire import ip
@@ -61,8 +62,7 @@ def _remember(tables, service_row, address, now_ms):
             entry.members = 0
             entry.used_ms = now_ms
             entry.changed_ms = now_ms
-            entry.next = tables.cache_buckets[bucket]
-            tables.cache_buckets[bucket] = row
+            chains.link(tables.cache_buckets, bucket, tables.cache, row)
             service.cached += 1
             return row
     return NONE
@@ -90,13 +90,7 @@ def _drop(tables, row):
             tables.members[member].used = 0
             member = int64(tables.members[member].next)
     bucket = _bucket_of(int64(entry.service), address_of(entry))
-    at = int64(tables.cache_buckets[bucket])
-    if at == row:
-        tables.cache_buckets[bucket] = entry.next
-    else:
-        while tables.cache[at].next != row:
-            at = int64(tables.cache[at].next)
-        tables.cache[at].next = entry.next
+    chains.unlink(tables.cache_buckets, bucket, tables.cache, row)
     tables.services[entry.service].cached -= 1
     entry.used = 0
 

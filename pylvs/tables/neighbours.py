@@ -12,9 +12,10 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
+from pylvs.tables import chains
 from pylvs.tables.addresses import address_of, is_at, set_address
 from pylvs.tables.connections import flows
-from pylvs.tables.network import ASKED, FAILED, KNOWN, UNKNOWN
+from pylvs.tables.layouts.network import ASKED, FAILED, KNOWN, UNKNOWN
 from pylvs.tables.sizes import NEIGHBOUR_BUCKETS
 from pylvs.wire import ip
 
@@ -63,8 +64,7 @@ def find_or_add(tables, port, address):
     neighbour.asked_ms = 0
     neighbour.pinned = 0
     neighbour.waiting = 0
-    neighbour.next = tables.neighbour_buckets[bucket]
-    tables.neighbour_buckets[bucket] = row
+    chains.link(tables.neighbour_buckets, bucket, tables.neighbours, row)
     return row
 
 
@@ -92,13 +92,7 @@ def _allocate(tables):
 def _unlink(tables, row):
     neighbour = tables.neighbours[row]
     bucket = _bucket_of(int64(neighbour.port), address_of(neighbour))
-    at = int64(tables.neighbour_buckets[bucket])
-    if at == row:
-        tables.neighbour_buckets[bucket] = neighbour.next
-        return
-    while tables.neighbours[at].next != row:
-        at = int64(tables.neighbours[at].next)
-    tables.neighbours[at].next = neighbour.next
+    chains.unlink(tables.neighbour_buckets, bucket, tables.neighbours, row)
 
 
 @compiled

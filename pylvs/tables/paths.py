@@ -14,7 +14,7 @@ from pylvs.jit import apart, compiled
 from pylvs.tables import neighbours
 from pylvs.tables.addresses import is_at, set_address
 from pylvs.tables.connections import flows
-from pylvs.tables.network import LOCAL_ADDRESS
+from pylvs.tables.layouts.network import LOCAL_ADDRESS
 from pylvs.wire import ip
 
 MTU_MIN: Final = 552  # net.ipv4.route.min_pmtu

@@ -14,6 +14,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
+from pylvs.tables import chains
 from pylvs.tables.addresses import address_of, is_at, set_address
 from pylvs.tables.layouts import MASQUERADE, TUNNEL
 from pylvs.tables.sizes import SENDER_BUCKETS, TRASH_BUCKETS
@@ -246,13 +247,7 @@ def _take_remembered(tables, service, address, port):
 @compiled
 def _take_from_trash(tables, row):
     bucket = _trash_bucket(tables.servers[row])
-    at = int64(tables.trash_buckets[bucket])
-    if at == row:
-        tables.trash_buckets[bucket] = tables.servers[row].next
-        return
-    while tables.servers[at].next != row:
-        at = int64(tables.servers[at].next)
-    tables.servers[at].next = tables.servers[row].next
+    chains.unlink(tables.trash_buckets, bucket, tables.servers, row)
 
 
 @compiled
@@ -325,8 +320,7 @@ def remove(tables, service_row, row, now_ms):
     service.server_count -= 1
     server.available = 0
     bucket = _trash_bucket(server)
-    server.next = tables.trash_buckets[bucket]
-    tables.trash_buckets[bucket] = row
+    chains.link(tables.trash_buckets, bucket, tables.servers, row)
     if tables.director[0].trash_ms == 0:
         tables.director[0].trash_ms = now_ms + TRASH_SWEEP_MS
         tables.director[0].chores_ms = min(

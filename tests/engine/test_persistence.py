@@ -81,7 +81,7 @@ class TestMarks:
     def world(self):
         world = World(["-A -f 5 -s rr", "-a -f 5 -r 10.0.0.11:0 -g"])
         net = number("203.0.113.0")
-        world.manager.set_mark_rules(
+        world.manager.around.set_mark_rules(
             [
                 MarkRule(5, 6, destination=net, destination_prefix=24, ports=(80, 89)),
                 MarkRule(6, 6, destination=net, destination_prefix=24, ports=(85, 85)),
@@ -96,7 +96,7 @@ class TestMarks:
 
     def test_too_many_rules_are_refused(self):
         with pytest.raises(UsageError, match="more than"):
-            self.world().manager.set_mark_rules([MarkRule(1)] * 2_000)
+            self.world().manager.around.set_mark_rules([MarkRule(1)] * 2_000)
 
 
 class TestDefences:

@@ -3,7 +3,7 @@
 import pytest
 
 from pylvs.control import listing
-from pylvs.control.manager import Heard
+from pylvs.control.network.surroundings import Heard
 from tests.packets import arp, number, tcp_frame
 from tests.world import VIP, World
 
@@ -61,7 +61,7 @@ def counted(world):
 def test_a_client_is_told_that_its_server_cannot_be_reached(method, told, bytes_out):
     world = world_with(method)
     assert world.send_all([(0, SYN), (0, DATAGRAM)]) == []
-    world.manager.hear([Heard(1, number(UNKNOWN_SERVER), 0)])
+    world.manager.around.hear([Heard(1, number(UNKNOWN_SERVER), 0)])
     errors = world.send_all([])
     assert [(port, unnumbered(frame)) for port, frame in errors] == [
         (0, unnumbered(bytes.fromhex(text))) for text in told
@@ -84,7 +84,7 @@ def test_a_masqueraded_server_is_told_that_its_client_cannot_be_reached():
         "1f909c4000001388000003e95012fe8811b00000"
     )
     assert world.send(reply, 1) == []
-    world.manager.hear([Heard(0, number(UNKNOWN_CLIENT), 0)])
+    world.manager.around.hear([Heard(0, number(UNKNOWN_CLIENT), 0)])
     ((port, error),) = world.send_all([])
     assert port == 1
     assert unnumbered(error) == unnumbered(
@@ -102,7 +102,7 @@ def test_a_plain_packet_of_a_routers_is_told_about_as_it_is():
     world.tables.director[0]["hosted"] = 1
     frame = tcp_frame("198.51.100.7", UNKNOWN_SERVER, 40_000, 80)
     assert world.send(frame) == []
-    world.manager.hear([Heard(1, number(UNKNOWN_SERVER), 0)])
+    world.manager.around.hear([Heard(1, number(UNKNOWN_SERVER), 0)])
     ((port, error),) = world.send_all([])
     assert (port, error[26:30], error[34:36]) == (0, bytes([192, 0, 2, 254]), b"\3\1")
 
@@ -116,7 +116,7 @@ def test_one_silent_next_hop_leaves_room_for_the_others():
     assert (world.reason("waiting"), world.reason("wait_full")) == (101, 1)
     assert world.send(tcp_frame("198.51.100.7", VIP, 50_000, 81)) == []
     assert world.reason("waiting") == 102
-    world.manager.hear([Heard(1, number("10.0.0.98"), 0x02_00_00_00_02_62)])
+    world.manager.around.hear([Heard(1, number("10.0.0.98"), 0x02_00_00_00_02_62)])
     ((port, frame),) = world.send_all([])
     assert (port, frame[5]) == (1, 0x62)
 
@@ -125,7 +125,7 @@ def test_a_stream_of_packets_does_not_keep_the_first_from_being_told_about():
     """Each new packet has the next hop asked for again; what waits was lost all the same."""
     world = world_with("-g")
     world.send(SYN)
-    world.manager.hear([Heard(1, number(UNKNOWN_SERVER), 0)])
+    world.manager.around.hear([Heard(1, number(UNKNOWN_SERVER), 0)])
     later = tcp_frame("198.51.100.7", VIP, 40_001, 80)
     assert len(world.send(later)) == 1
     assert world.after(1).send_all([]) == []
@@ -138,7 +138,7 @@ def test_the_directors_own_packets_are_nobodys_loss():
     world.tables.director[0]["hosted"] = 1
     world.send(tcp_frame(UNKNOWN_CLIENT, VIP, 40_000, 81))
     assert world.reason("waiting") == 1
-    world.manager.hear([Heard(0, number(UNKNOWN_CLIENT), 0)])
+    world.manager.around.hear([Heard(0, number(UNKNOWN_CLIENT), 0)])
     assert world.send_all([]) == []
     assert world.reason("wait_timeout") == 1
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylvs.control import listing
-from pylvs.control.manager import Heard
+from pylvs.control.network.surroundings import Heard
 from pylvs.errors import RuleError
 from pylvs.lab.capture import faults
 from pylvs.wire.text import address_of
@@ -378,7 +378,7 @@ def test_a_client_is_told_that_its_server_cannot_be_reached():
         made = world(servers=0)
         made.rule(f"-a -t {VIP}:80 -r 10.0.0.99:8080 {method}")
         assert made.send(tcp_frame(CLIENT, VIP, 40_000, 80)) == []
-        made.manager.hear([Heard(1, address_of("10.0.0.99"), 0)])
+        made.manager.around.hear([Heard(1, address_of("10.0.0.99"), 0)])
         sent = [out for n in range(6) for out in made.after(n).send_all([])]
         # But for the checksum in the quoted header, which nobody mends.
         told[method] = [(port, frame[26:36], frame[42:78]) for port, frame in sent]

@@ -97,7 +97,7 @@ def test_an_error_about_a_reply_goes_the_same_way_and_quotes_what_it_did():
 
 def test_a_marks_service_keeps_the_clients_port():
     made = World(["-A -f 5 -s rr", f"-a -f 5 -r {SERVER}:8080 --l3dsr {DSCP}"])
-    made.manager.set_mark_rules([MarkRule(5)])
+    made.manager.around.set_mark_rules([MarkRule(5)])
     ((_, sent),) = made.send(tcp_frame(CLIENT, VIP, 40_000, 80))
     assert sent == MACS + tcp_frame(CLIENT, SERVER, 40_000, 80, tos=40, ttl=63)[12:]
 

@@ -171,7 +171,7 @@ def test_a_servers_packet_without_connection_is_routed_on_untranslated():
 
 def test_a_connection_without_a_way_to_its_server_is_refused():
     world = World([f"-A -t {VIP}:80 -s rr", f"-a -t {VIP}:80 -r 172.16.0.9:80 -m"])
-    world.manager.set_routes([one for one in world._routes((), (1500, 1500)) if one.prefix])
+    world.manager.around.set_routes([one for one in world._routes((), (1500, 1500)) if one.prefix])
     world._know(0, "192.0.2.7", 0x02_00_00_00_00_07)
     ((port, error),) = world.send(tcp_frame("192.0.2.7", VIP, 40_000, 80))
     assert (port, error[34], error[35]) == (0, 3, 1)

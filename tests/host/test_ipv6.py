@@ -176,7 +176,7 @@ class TestFragments:
         world = World(["-A -f 5 -6 -s rr", "-a -f 5 -6 -r 2001:db8:2::b -g"])
         network = address_of("2001:db8:5::")
         rule = MarkRule(5, destination=network, destination_prefix=64, family=6)
-        world.manager.set_mark_rules([rule])
+        world.manager.around.set_mark_rules([rule])
         body = udp(CLIENT6, "2001:db8:5::1", 9, 53, bytes(2_000))
         pieces = fragments6(CLIENT6, "2001:db8:5::1", 17, body, (1_448,))
         assert len([out for one in pieces for out in world.send(ethernet(one))]) == 2
@@ -218,7 +218,7 @@ def test_a_route_of_one_kind_is_none_for_the_other():
     """Without an IPv4 default route an IPv4 client is not answered by IPv6's."""
     world = World(["-A -t 192.0.2.10:80 -s rr"])
     routes = [one for one in world._routes((), (1500, 1500)) if one.family == 6 or one.prefix]
-    world.manager.set_routes(routes)
+    world.manager.around.set_routes(routes)
     assert world.send(tcp_frame(CLIENT, VIP, 40_000, 80)) == []
     assert world.send(tcp_frame(CLIENT6, VIP6, 40_000, 80)) == []
 

@@ -8,12 +8,12 @@ import pytest
 
 from pylvs.control import listing
 from pylvs.control.ipvsadm.rules import parse_line
-from pylvs.control.manager import Heard
+from pylvs.control.network.surroundings import Heard
 from pylvs.forwarding.offload import AFTER
 from pylvs.jit import entrance
 from pylvs.tables.connections import flows
 from pylvs.tables.layouts import FLAG_OFFLOADED
-from pylvs.tables.shared import OPEN_FLOW, SHUT, VACANT, WARMING
+from pylvs.tables.layouts.shared import OPEN_FLOW, SHUT, VACANT, WARMING
 from pylvs.tables.sizes import FLOWS_PER_BUCKET
 from pylvs.wire.text import address_of
 from tests.packets import tcp_frame, udp_frame
@@ -241,10 +241,12 @@ def test_a_flow_that_a_program_shut_is_offered_anew():
     [
         lambda world: world.rule(f"-d -t {VIP}:80 -r {SERVER}:8080"),
         lambda world: world.rule(f"-D -t {VIP}:80"),
-        lambda world: world.manager.hear([Heard(1, address_of(SERVER), 0x02_00_00_00_02_99)]),
-        lambda world: world.manager.hear([Heard(1, address_of(SERVER), 0)]),
-        lambda world: world.manager.set_routes(world._routes((), (1500, 1400))),
-        lambda world: world.manager.set_mark_rules([]),
+        lambda world: world.manager.around.hear(
+            [Heard(1, address_of(SERVER), 0x02_00_00_00_02_99)]
+        ),
+        lambda world: world.manager.around.hear([Heard(1, address_of(SERVER), 0)]),
+        lambda world: world.manager.around.set_routes(world._routes((), (1500, 1400))),
+        lambda world: world.manager.around.set_mark_rules([]),
     ],
 )
 def test_a_change_has_packets_come_up_again(change):
@@ -260,9 +262,9 @@ def test_news_that_change_nothing_leave_flows_alone():
     world = Offloading()
     world.establish(replies=False)
     world.drain()
-    world.manager.hear([Heard(1, address_of(SERVER), 0x02_00_00_00_02_0B)])
+    world.manager.around.hear([Heard(1, address_of(SERVER), 0x02_00_00_00_02_0B)])
     world.manager.want_servers()
-    world.manager.hear([Heard(1, address_of("10.0.0.99"), 0x02_00_00_00_02_63)])
+    world.manager.around.hear([Heard(1, address_of("10.0.0.99"), 0x02_00_00_00_02_63)])
     world.rule(f"-e -t {VIP}:80 -r {SERVER}:8080 -m -w 5")
     world.rule(f"-a -t {VIP}:80 -r 10.0.0.12:8080 -m")
     world.rule(f"-E -t {VIP}:80 -s wlc")
@@ -274,7 +276,7 @@ def test_a_moved_server_is_sent_to_where_it_is_now():
     world = Offloading()
     world.establish(replies=False)
     world.drain()
-    world.manager.hear([Heard(1, address_of(SERVER), 0x02_00_00_00_02_99)])
+    world.manager.around.hear([Heard(1, address_of(SERVER), 0x02_00_00_00_02_99)])
     world.send(tcp_frame(CLIENT, VIP, PORT, 80, "A"))
     assert bytes(world.flows()[0]["link"])[:6].hex() == "020000000299"
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pylvs.control.ipvsadm.rules import parse_line, parse_service
-from pylvs.control.manager import Route
 from pylvs.control.model import ALL_PORTS
+from pylvs.control.network.surroundings import Route
 from pylvs.errors import RuleError
 from pylvs.frames import NONE
 from pylvs.jit import entrance
-from pylvs.tables.network import LOCAL_ADDRESS
+from pylvs.tables.layouts.network import LOCAL_ADDRESS
 from pylvs.tables.services import spans
 from pylvs.tables.sizes import PORT_PAGES_LIMIT
 from pylvs.wire.text import address_of, family_of, halves
@@ -219,7 +219,7 @@ class TestTraffic:
         assert world.send(tcp_frame(CLIENT, "192.0.2.253", 40_000, 22))
         assert world.send(tcp_frame(CLIENT, "10.0.0.254", 40_000, 8_000))
         network = Route(number("203.0.113.0"), 24, kind=LOCAL_ADDRESS)
-        world.manager.set_routes([*world._routes((), (1500, 1500)), network])
+        world.manager.around.set_routes([*world._routes((), (1500, 1500)), network])
         assert world.send(tcp_frame(CLIENT, "203.0.113.9", 40_000, 22))
 
     def test_an_ftp_service_does_not_take_a_range_of_high_ports(self):

@@ -20,9 +20,10 @@ from typing import Any, Final, TypeVar
 
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
-from pylvs.control.manager import Heard, Manager
+from pylvs.control.manager import Manager
+from pylvs.control.network.surroundings import Heard
 from pylvs.engine.loop import Engine
-from pylvs.tables.network import ASKED, KNOWN
+from pylvs.tables.layouts.network import ASKED, KNOWN
 from pylvs.wire.text import address_of, address_text, family_of, mac_of
 
 log = logging.getLogger("pylvs.network")
@@ -82,17 +83,17 @@ class Neighbours:
 
     def resolve(self) -> None:
         """Have every next hop resolved that waits for it; one may have been known all along."""
-        self._send(self._engine.call(partial(self._manager.next_hops, ASKED)), use=True)
+        self._send(self._engine.call(partial(self._manager.around.next_hops, ASKED)), use=True)
 
     def refresh(self) -> None:
         """Keep the known next hops of servers fresh: to the host they are in use."""
-        self._send(self._engine.call(partial(self._manager.next_hops, KNOWN)), use=True)
+        self._send(self._engine.call(partial(self._manager.around.next_hops, KNOWN)), use=True)
 
     def read(self, messages: Iterable[Any]) -> None:
         """Take over entries of the host's table."""
         heard = [one for one in map(self._heard, messages) if one]
         for some in _pieces(heard):
-            self._engine.call(partial(self._manager.hear, some))
+            self._engine.call(partial(self._manager.around.hear, some))
 
     def follow(self, notifications: Iterable[bytes]) -> None:
         """Ask how the entries stand that were told to have changed."""

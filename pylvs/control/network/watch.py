@@ -20,9 +20,10 @@ from typing import Any, Final
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from pylvs.control.manager import Manager, Route
+from pylvs.control.manager import Manager
 from pylvs.control.network.neighbours import FAMILIES, KINDS, Neighbours
 from pylvs.control.network.redirects import Redirects
+from pylvs.control.network.surroundings import Route
 from pylvs.drivers.base import Port
 from pylvs.engine import mailbox
 from pylvs.engine.loop import Engine
@@ -165,7 +166,7 @@ class Network:
             for row in set(self._row_by_name.values()) - links.keys():
                 ports[row]["up"] = False
             self._manager.own.set_local(addresses)
-            self._manager.set_routes(routes)
+            self._manager.around.set_routes(routes)
 
         self._engine.call(give)
         self._found = found
@@ -210,7 +211,7 @@ class Network:
         for row, index in list(self._bound.items()):
             if self._index_by_row.get(row) != index:
                 del self._bound[row]
-                self._engine.call(partial(self._manager.fail_all, row))
+                self._engine.call(partial(self._manager.around.fail_all, row))
                 self.on_loss(row)
         for row, index in self._index_by_row.items():
             if row not in self._bound:

@@ -7,7 +7,7 @@ row in the cell -> is it this frame's? -> count -> checksums -> TTL -> what else
 from pylvs.drivers.programs import bpf, write
 from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R4, R5, R7, R8, R9, Program
 from pylvs.drivers.programs.headers import LAYOUTS, Layout
-from pylvs.tables.shared import FLOW, FLOW_PLACES
+from pylvs.tables.layouts.shared import FLOW, FLOW_PLACES
 from pylvs.tables.sizes import FLOWS_PER_BUCKET
 from pylvs.wire import ethernet, ipv4
 

@@ -33,7 +33,7 @@ from pylvs.drivers.programs.bpf import (
 )
 from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read, fold_wide
 from pylvs.tables.connections.flows import GENERATION_ROW
-from pylvs.tables.shared import FLOW, FLOW_PLACES, OPEN_FLOW, SHUT, VACANT, WARMING
+from pylvs.tables.layouts.shared import FLOW, FLOW_PLACES, OPEN_FLOW, SHUT, VACANT, WARMING
 from pylvs.tables.sizes import FLOW_BITS, FLOWS_PER_BUCKET, HASH_BITS
 from pylvs.wire import ethernet, ipv4, transport
 

@@ -22,7 +22,7 @@ from pylvs.drivers import linux
 from pylvs.drivers.programs import act, bpf, decide, redirect
 from pylvs.drivers.programs.bpf import Program
 from pylvs.tables.connections.flows import GENERATION_MASK, GENERATION_ROW
-from pylvs.tables.shared import FLOW
+from pylvs.tables.layouts.shared import FLOW
 from pylvs.tables.sizes import FLOW_BITS, FLOW_ROWS, FLOWS_PER_BUCKET
 
 _REAL_TIME: Final = pathlib.Path("/sys/kernel/realtime")

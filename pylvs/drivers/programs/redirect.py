@@ -12,7 +12,7 @@ from pylvs.drivers.programs import bpf, write
 from pylvs.drivers.programs.bpf import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Program
 from pylvs.drivers.programs.decide import DIRECTORS, UNFINISHED, Maps, decide
 from pylvs.drivers.programs.headers import LAYOUTS, Layout, fold
-from pylvs.tables.shared import FLOW_PLACES
+from pylvs.tables.layouts.shared import FLOW_PLACES
 from pylvs.wire import ethernet, ipv4, transport
 
 _IP: Final = ethernet.HEADER_SIZE

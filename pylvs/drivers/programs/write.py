@@ -9,7 +9,7 @@ from typing import Final
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import R0, R1, R2, R4, R5, R7, R8, Program
 from pylvs.drivers.programs.headers import Layout, as_read, fold, fold_wide
-from pylvs.tables.shared import FLOW_PLACES
+from pylvs.tables.layouts.shared import FLOW_PLACES
 from pylvs.wire import ethernet, ipv4, ipv6
 
 _IP: Final = ethernet.HEADER_SIZE

@@ -13,7 +13,7 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled, prefetch
-from pylvs.tables import expiry, servers, states
+from pylvs.tables import chains, expiry, servers, states
 from pylvs.tables.addresses import address_of, key_of
 from pylvs.tables.connections import flows, keys, local_ends
 from pylvs.tables.layouts import (
@@ -272,13 +272,9 @@ def _displace_flows(tables, row):
     family = 6 if int64(entry.conn_flags) & FLAG_WIDE else 4
     client_port, virtual_port = int64(entry.client_port), int64(entry.virtual_port)
     ends = flows.ends_of(client_port, virtual_port, protocol, family)
-    found = flows.find(tables, client, virtual_of(tables, row), ends)
-    if found != NONE:
-        flows.withdraw(tables, int64(tables.flows[found].connection))
+    flows.displace(tables, client, virtual_of(tables, row), ends)
     ends = flows.ends_of(int64(entry.server_port), client_port, protocol, family)
-    found = flows.find(tables, server_of(tables, row), client, ends)
-    if found != NONE:
-        flows.withdraw(tables, int64(tables.flows[found].connection))
+    flows.displace(tables, server_of(tables, row), client, ends)
 
 
 @compiled
@@ -345,21 +341,12 @@ def _own_bucket(tables, row):
 @compiled
 def _chain(tables, row):
     bucket = _own_bucket(tables, row)
-    tables.connections[row].next = tables.buckets[bucket]
-    tables.buckets[bucket] = row
+    chains.link(tables.buckets, bucket, tables.connections, row)
 
 
 @compiled
 def _unchain(tables, row):
-    entry = tables.connections[row]
-    bucket = _own_bucket(tables, row)
-    at = int64(tables.buckets[bucket])
-    if at == row:
-        tables.buckets[bucket] = entry.next
-    else:
-        while tables.connections[at].next != row:
-            at = int64(tables.connections[at].next)
-        tables.connections[at].next = entry.next
+    chains.unlink(tables.buckets, _own_bucket(tables, row), tables.connections, row)
 
 
 @apart

@@ -20,7 +20,7 @@ from pylvs.frames import NONE, Reason
 from pylvs.jit import apart, compiled
 from pylvs.tables import expiry, servers, states
 from pylvs.tables.layouts import FLAG_OFFLOADED
-from pylvs.tables.shared import OPEN_FLOW, VACANT, WARMING
+from pylvs.tables.layouts.shared import OPEN_FLOW, VACANT, WARMING
 from pylvs.tables.sizes import FLOW_BITS, FLOWS_LIMIT, FLOWS_PER_BUCKET, HASH_BITS, WARMING_LIMIT
 
 GENERATION_ROW: Final = FLOWS_LIMIT
@@ -190,6 +190,14 @@ def withdraw(tables, connection):
         flow.rests_until = director.tick + REST_TICKS
         director.flow_count -= 1
         row = flow.twin
+
+
+@compiled
+def displace(tables, source, destination, ends):
+    """Have packets be the director's again that are another connection's now."""
+    row = find(tables, source, destination, ends)
+    if row != NONE:
+        withdraw(tables, int64(tables.flows[row].connection))
 
 
 @compiled

@@ -10,6 +10,7 @@ from numpy import int64, uint64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
+from pylvs.tables import chains
 from pylvs.tables.layouts import FLAG_KEYED
 from pylvs.tables.sizes import KEY_LIMIT
 
@@ -84,8 +85,7 @@ def add(tables, template_row, engine):
     for place in range(_size(tables)):
         key.octets[place] = tables.key[place]
     bucket = _bucket_of(tables, engine, tables.key, _size(tables))
-    key.next = tables.key_buckets[bucket]
-    tables.key_buckets[bucket] = row
+    chains.link(tables.key_buckets, bucket, tables.keys, row)
     tables.details[template_row] = row
     template = tables.connections[template_row]
     template.client_port = 1 + row % 65_535
@@ -98,13 +98,7 @@ def remove(tables, template_row):
     row = int64(tables.details[template_row])
     key = tables.keys[row]
     bucket = _bucket_of(tables, int64(key.engine), key.octets, int64(key.length))
-    at = int64(tables.key_buckets[bucket])
-    if at == row:
-        tables.key_buckets[bucket] = key.next
-    else:
-        while tables.keys[at].next != row:
-            at = int64(tables.keys[at].next)
-        tables.keys[at].next = key.next
+    chains.unlink(tables.key_buckets, bucket, tables.keys, row)
     director = tables.director[0]
     key.next = director.free_key
     director.free_key = row

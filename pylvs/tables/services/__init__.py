@@ -15,7 +15,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables import paths, servers
+from pylvs.tables import chains, paths, servers
 from pylvs.tables.addresses import address_of, destination_of, is_at, set_address
 from pylvs.tables.services import spans
 from pylvs.tables.sizes import SERVICE_BUCKETS
@@ -153,8 +153,7 @@ def add(tables, family, protocol, address, port, mark, span, prefix):
     service.in_bytes = 0
     service.out_bytes = 0
     bucket = _bucket(service)
-    service.next = tables.service_buckets[bucket]
-    tables.service_buckets[bucket] = row
+    chains.link(tables.service_buckets, bucket, tables.services, row)
     _count(tables.director[0], service, 1)
     if span and not spans.cover(tables, row):
         remove(tables, row, 0)
@@ -211,13 +210,7 @@ def remove(tables, row, now_ms):
         servers.unlink_sender(tables, server)
         servers.remove(tables, row, server, now_ms)
     bucket = _bucket(service)
-    at = int64(tables.service_buckets[bucket])
-    if at == row:
-        tables.service_buckets[bucket] = service.next
-    else:
-        while tables.services[at].next != row:
-            at = int64(tables.services[at].next)
-        tables.services[at].next = service.next
+    chains.unlink(tables.service_buckets, bucket, tables.services, row)
     if service.span:
         spans.uncover(tables, row)
     service.used = 0

@@ -14,7 +14,7 @@ from numpy import int64
 
 from pylvs.frames import NONE
 from pylvs.jit import apart, compiled
-from pylvs.tables import servers
+from pylvs.tables import chains, servers
 from pylvs.tables.addresses import is_at, set_address
 from pylvs.tables.sizes import PORT_PAGES_LIMIT, SPAN_BUCKETS
 from pylvs.wire import ip
@@ -168,8 +168,7 @@ def _use(tables, service, protocol):
         span.all_ports = NONE
         span.first_page = NONE
         bucket = _bucket_of(length, protocol, network)
-        span.next = tables.span_buckets[bucket]
-        tables.span_buckets[bucket] = row
+        chains.link(tables.span_buckets, bucket, tables.spans, row)
     tables.spans[row].users += 1
     return row
 
@@ -183,13 +182,7 @@ def _release(tables, row):
         return
     network = span.address_high, span.address_low
     bucket = _bucket_of(int64(span.length), int64(span.protocol), network)
-    at = int64(tables.span_buckets[bucket])
-    if at == row:
-        tables.span_buckets[bucket] = span.next
-    else:
-        while tables.spans[at].next != row:
-            at = int64(tables.spans[at].next)
-        tables.spans[at].next = span.next
+    chains.unlink(tables.span_buckets, bucket, tables.spans, row)
     span.next = tables.director[0].free_span
     tables.director[0].free_span = row
 

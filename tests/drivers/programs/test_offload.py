@@ -16,7 +16,7 @@ from pylvs.errors import HostError
 from pylvs.forwarding.offload import AFTER
 from pylvs.jit import entrance
 from pylvs.tables.connections import flows
-from pylvs.tables.shared import SHUT, VACANT, WARMING
+from pylvs.tables.layouts.shared import SHUT, VACANT, WARMING
 from tests import programs
 from tests.conftest import examples
 from tests.packets import ethernet, internet_checksum, ipv4, ipv6, tcp, udp

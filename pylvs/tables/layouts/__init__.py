@@ -11,7 +11,7 @@ import numpy as np
 
 from pylvs.frames import REASON_COUNT
 from pylvs.tables import sizes
-from pylvs.tables.network import (
+from pylvs.tables.layouts.network import (
     HELD,
     MTU_EXCEPTION,
     NEIGHBOUR,
@@ -21,7 +21,7 @@ from pylvs.tables.network import (
     REASSEMBLY,
     address,
 )
-from pylvs.tables.shared import FLOW
+from pylvs.tables.layouts.shared import FLOW
 from pylvs.tables.sysctls import SETTINGS
 from pylvs.wire.text import PORT_RANGES_LIMIT
 
