@@ -78,7 +78,7 @@ class Offloading(World):
         flow["used_ns"] = self.now_ms * 1_000_000
 
     def settle(self):
-        listing.settle(self.manager)
+        self.manager.settle()
 
 
 def test_a_connection_is_offered_when_it_has_lasted():
