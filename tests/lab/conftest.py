@@ -9,6 +9,28 @@ from pylvs.errors import HostError
 from pylvs.lab.build import Lab, require_tools
 from pylvs.lab.topology import DSCP, bracketed, topology
 
+
+def pytest_addoption(parser):
+    parser.addoption("--director", default="", help="words that every director is started with too")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _directors_are_started_with_more(request):
+    """Have all of a lab's tests run by another driver, say: ``--director="--driver xdp"``."""
+    words, start = request.config.getoption("--director").split(), Lab.start_director
+    if not words:
+        yield
+        return
+
+    def start_with_more(lab, arguments=None):
+        given = lab.topology.director_arguments() if arguments is None else arguments
+        start(lab, [*given, *words])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lab, "start_director", start_with_more)
+        yield
+
+
 STATION = pathlib.Path(__file__).with_name("station.py")
 
 
