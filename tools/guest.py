@@ -21,7 +21,7 @@ from pylvs.control import listing, settings
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm import proc
 from pylvs.control.ipvsadm.executor import Executor
-from pylvs.control.manager import Manager
+from pylvs.control.manager import Manager, at_once
 from pylvs.control.model import MarkRule
 from pylvs.control.network.surroundings import Heard, Route, local_route
 from pylvs.control.replay import SEED
@@ -122,7 +122,7 @@ class Guest:
         now_ms = max(self.now_ms, _START_MS + int(seconds * 1_000))
         while self._estimated_ms + _TICK_MS <= now_ms:
             self._estimated_ms += _TICK_MS
-            self.manager.estimator.tick()
+            self.manager.estimator.tick(at_once)
         self.now_ms = now_ms
         return self._breathe()
 

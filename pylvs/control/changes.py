@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pylvs.control.manager import Call, Manager, at_once
+from pylvs.control.estimator import Call
+from pylvs.control.manager import Manager, at_once
 from pylvs.control.model import (
     KERNEL_REFUSED,
     Command,

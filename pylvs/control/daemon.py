@@ -441,17 +441,18 @@ class Daemon:
             if loop.time() >= next_tick:
                 next_tick += TICK_S
                 self.manager.settle(self.engine.call)
-                self.engine.call(self._tick)
+                self.manager.estimator.tick(self.engine.call)
+                self._defend()
             if interval and loop.time() >= next_stats:
                 next_stats += interval
                 on_stats()
         self.api.stop()
         await serving
 
-    def _tick(self) -> None:
-        """Estimate rates, and let the automatic defences look at the free memory."""
-        self.manager.estimator.tick()
-        settings.defend(self.director.tables.director[0], _free_pages())
+    def _defend(self) -> None:
+        """Let the automatic defences look at the free memory."""
+        free = _free_pages()
+        self.engine.call(lambda: settings.defend(self.director.tables.director[0], free))
 
     def listing(self) -> list[listing.ServiceRow]:
         """Return the table with its counters, consistent in itself."""

@@ -5,6 +5,8 @@
 An exponential average that gives the newest two seconds a quarter (ip_vs_est.c).
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -13,11 +15,16 @@ from pylvs.tables import Tables
 from pylvs.tables.layouts import STATISTICS
 
 TICK_S: Final = 2
+_ROWS_AT_ONCE: Final = 4_096
 _NAMES: Final = [name for name, _ in STATISTICS]
 # By column: connections, packets in and out; bytes in and out.
 _SCALE: Final = np.array([9, 9, 9, 4, 4])
 _ROUND: Final = np.array([0x1FF, 0x1FF, 0x1FF, 0xF, 0xF])
 _SHOWN: Final = np.array([10, 10, 10, 5, 5])
+
+
+Call = Callable[[Callable[[], Any]], Any]
+"""Runs a function between two breaths, and returns its result: ``Engine.call``."""
 
 
 class _Averages:
@@ -27,10 +34,13 @@ class _Averages:
         self._last = np.zeros((count, len(_NAMES)), np.int64)
         self._scaled = np.zeros((count, len(_NAMES)), np.int64)
 
-    def tick(self, now: Any) -> None:
-        """Take the counters ``int64[rows, 5]``; those that went back began anew."""
-        rows = len(now)
-        last, scaled = self._last[:rows], self._scaled[:rows]
+        self._seen = 0  # rows that have ever counted: the others' pages stay untouched
+
+    def tick(self, now: Any, begin: int = 0) -> None:
+        """Take counters, ``int64[rows, 5]`` from a row on; those that went back began anew."""
+        end = begin + len(now)
+        self._seen = max(self._seen, end)
+        last, scaled = self._last[begin:end], self._scaled[begin:end]
         began = (now < last).any(axis=1)
         last[began], scaled[began] = 0, 0
         scaled += (((now - last) << _SCALE) - scaled) >> 2
@@ -41,17 +51,15 @@ class _Averages:
         return (self._scaled[:count] + _ROUND) >> _SHOWN
 
     def zero(self) -> None:
-        self._last[:], self._scaled[:] = 0, 0
+        self._last[: self._seen], self._scaled[: self._seen] = 0, 0
 
 
-def _counters(table: Any) -> Any:
-    used = np.flatnonzero(table["used"])
-    rows = table[: int(used[-1]) + 1 if len(used) else 0]
+def _counters(rows: Any) -> Any:
     return np.stack([rows[name] for name in _NAMES], axis=1)
 
 
 class Estimator:
-    """All rates of one director; ``tick`` between breaths, every ``TICK_S`` seconds."""
+    """All rates of one director; ``tick`` every ``TICK_S`` seconds."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -59,12 +67,20 @@ class Estimator:
         self._servers = _Averages(len(tables.servers))
         self._totals = _Averages(1)
 
-    def tick(self) -> None:
-        if not self._tables.director[0]["run_estimation"]:
+    def tick(self, call: Call) -> None:
+        """Bring the rates up to date, from counters that ``call`` copies, some at a time."""
+        tables, state = self._tables, self._tables.director[0]
+        if not state["run_estimation"]:
             return
-        self._services.tick(_counters(self._tables.services))
-        self._servers.tick(_counters(self._tables.servers))
-        self._totals.tick(self._tables.totals.reshape(1, -1))
+        parts = (
+            (self._services, tables.services, int(state["services_seen"])),
+            (self._servers, tables.servers, int(state["servers_seen"])),
+        )
+        for averages, table, seen in parts:
+            for begin in range(0, seen, _ROWS_AT_ONCE):
+                rows = table[begin : min(begin + _ROWS_AT_ONCE, seen)]
+                averages.tick(call(partial(_counters, rows)), begin)
+        self._totals.tick(call(lambda: tables.totals.reshape(1, -1).copy()))
 
     def zero(self) -> None:
         """Begin anew, as ``ipvsadm -Z`` does."""

@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pylvs.control.manager import Call, Manager, at_once
+from pylvs.control.estimator import Call, Estimator
+from pylvs.control.manager import Manager, at_once
 from pylvs.control.model import ServerKey, ServiceKey, Terms
 from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import (
@@ -96,7 +97,7 @@ _CONNECTION_FIELDS: Final = [
     "protocol", "conn_flags", "state", "client_address", "client_port", "virtual_address",
     "virtual_port", "server_port",
 ]  # fmt: skip
-_ROWS_AT_ONCE: Final = 2_048  # copied in half a millisecond
+_ROWS_AT_ONCE: Final = 1_024  # copied in a quarter of a millisecond
 _NOTHING: Final = Counters(0, 0, 0, 0, 0)
 
 
@@ -113,15 +114,14 @@ class _Snapshot(NamedTuple):
     services: list[tuple[ServiceKey, Terms, int]]
     """Key, terms and row, in the order in which services were added."""
     heads: Any
+    """Rows of SERVICE, whole: picking fields takes several times as long."""
     servers: Any
-    service_counts: tuple[Any, ...]
-    """Their counters and rates, an array each; none if these are not shown."""
-    server_counts: tuple[Any, ...]
 
-    def rows(self) -> list[ServiceRow]:
-        """Return every service with its servers."""
-        heads, servers = self.heads.tolist(), self.servers.tolist()
-        of_service, of_server = _counted(self.service_counts), _counted(self.server_counts)
+    def rows(self, estimator: Estimator | None) -> list[ServiceRow]:
+        """Return every service with its servers; without an estimator nothing is counted."""
+        heads, servers = self.heads["head"].tolist(), self.servers[_SERVER_FIELDS].tolist()
+        of_service = _counted(self.heads, estimator and estimator.services(len(heads)))
+        of_server = _counted(self.servers, estimator and estimator.servers(len(servers)))
         listed = []
         for key, terms, row in self.services:
             at = heads[row]
@@ -134,28 +134,28 @@ class _Snapshot(NamedTuple):
         return listed
 
 
-def _counted(counts: tuple[Any, ...]) -> Callable[[int], tuple[Counters, Counters]]:
-    """Return what finds the counters and rates in a row."""
-    if not counts:
+def _counted(rows: Any, averages: Any) -> Callable[[int], tuple[Counters, Counters]]:
+    """Return what finds the counters and rates in a row; without averages there are none."""
+    if averages is None:
         return lambda row: (_NOTHING, _NOTHING)
-    counters, rates = (one.tolist() for one in counts)
+    counters, rates = rows[list(Counters._fields)].tolist(), averages.tolist()
     return lambda row: (Counters(*counters[row]), Counters(*rates[row]))
 
 
-def _take(manager: Manager, counted: bool) -> _Snapshot:
+def _take(manager: Manager) -> _Snapshot:
     """Copy the table: quickly, because it is to be done between two breaths."""
-    tables, estimator = manager.director.tables, manager.estimator
+    tables = manager.director.tables
     state = tables.director[0]
-    services = tables.services[: int(state["services_seen"])]
-    servers = tables.servers[: int(state["servers_seen"])]
-    fields = list(Counters._fields)
     return _Snapshot(
         [(service.key, service.terms, row) for service, row in manager.stated()],
-        services["head"].copy(),
-        servers[_SERVER_FIELDS].copy(),
-        (services[fields].copy(), estimator.services(len(services))) if counted else (),
-        (servers[fields].copy(), estimator.servers(len(servers))) if counted else (),
+        _copy(tables.services[: int(state["services_seen"])]),
+        _copy(tables.servers[: int(state["servers_seen"])]),
     )
+
+
+def _copy(rows: Any) -> Any:
+    """Copy records as bytes: ten times as fast as NumPy copies records."""
+    return rows.view(np.uint8).copy().view(rows.dtype)
 
 
 def read(manager: Manager, call: Call = at_once, *, counted: bool = True) -> list[ServiceRow]:
@@ -165,8 +165,8 @@ def read(manager: Manager, call: Call = at_once, *, counted: bool = True) -> lis
     """
     if counted:
         manager.settle(call)
-    snapshot: _Snapshot = call(partial(_take, manager, counted))
-    return snapshot.rows()
+    snapshot: _Snapshot = call(partial(_take, manager))
+    return snapshot.rows(manager.estimator if counted else None)
 
 
 def totals(manager: Manager, call: Call = at_once) -> Counters:

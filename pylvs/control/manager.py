@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from pylvs.control.estimator import Estimator
+from pylvs.control.estimator import Call, Estimator
 from pylvs.control.model import (
     FULLNAT,
     KERNEL_REFUSED,
@@ -55,9 +55,6 @@ _REFUSED: Final = {
     mailbox.FULL: "Memory allocation problem",
     mailbox.ABSENT: "Service not defined",  # the director had no room for it just before
 }
-
-Call = Callable[[Callable[[], Any]], Any]
-"""Runs a function between two breaths, and returns its result: ``Engine.call``."""
 
 
 def at_once(function: Callable[[], Any]) -> Any:

@@ -3,6 +3,7 @@
 import pytest
 
 from pylvs.control import settings
+from pylvs.control.manager import at_once
 from pylvs.control.model import MarkRule
 from pylvs.errors import UsageError
 from tests.packets import number, tcp_frame, udp_frame
@@ -154,8 +155,8 @@ def test_rates_stand_still_without_estimation():
     world = World([f"-A -u {VIP}:53 -s rr", f"-a -u {VIP}:53 -r 10.0.0.11 -g"])
     world.send(udp_frame(CLIENT, VIP, 40_000, 53))
     settings.apply(world.tables.director[0], "run_estimation", 0)
-    world.manager.estimator.tick()
+    world.manager.estimator.tick(at_once)
     assert not any(world.manager.estimator.total())
     settings.apply(world.tables.director[0], "run_estimation", 1)
-    world.manager.estimator.tick()
+    world.manager.estimator.tick(at_once)
     assert any(world.manager.estimator.total())

@@ -26,9 +26,10 @@ from pylvs.control.api.openapi import Operation
 from pylvs.control.changes import Changer
 from pylvs.control.config import checking, schema, services
 from pylvs.control.config.checking import Fault
+from pylvs.control.estimator import Call
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import number_of, parse_endpoint, parse_text, unbracketed
-from pylvs.control.manager import Call, Manager, at_once
+from pylvs.control.manager import Manager, at_once
 from pylvs.control.model import (
     PROTOCOL_NAMES,
     Command,
