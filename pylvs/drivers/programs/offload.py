@@ -9,6 +9,8 @@ Packet sockets come before tcx, and both have to be of one mind about a frame, o
 never.  So it is the sockets' program that decides; it leaves the row for tcx in a cell of the
 processor's own, on which a frame is done with before the next one's turn comes.
 
+XDP comes before both, and sends by itself what it can (redirect); the rest of a flow it lets pass.
+
 The table is a map of the kernel's, mapped over the director's own (``tables.flows``): neither side
 asks the other anything.
 """
