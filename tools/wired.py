@@ -8,6 +8,7 @@ what has left.  All of it is in the network namespace of the process, which is t
 Of two workers the kernel's fan-out says which has a frame; the other has the next, perhaps.
 """
 
+import contextlib
 import pathlib
 import select
 import socket
@@ -158,7 +159,11 @@ class Wires:
         """Nothing is lost here that could come back."""
 
     def close(self) -> None:
-        """It stays for the next guest."""
+        """Stay for the next guest; raises AssertionError if more has left than was sent."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                name = self._outside.recvfrom(_SIZE)[1][0]
+                assert name not in _OUTER, "a frame left twice"
 
 
 @cache
@@ -176,6 +181,9 @@ class WiredGuest(Guest):
         made = wires(self.driver_name, self.workers)
         made.reservation.array[:OWN_MEMORY] = 0
         return made, made.reservation.array
+
+    def close(self) -> None:
+        self.driver.close()
 
     def _ipvsadm(self, words: list[str], text: str) -> Result:
         result = super()._ipvsadm(words, text)

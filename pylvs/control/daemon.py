@@ -44,6 +44,7 @@ from pylvs.drivers.live import Rings, TunTap
 from pylvs.drivers.pcap import Writer
 from pylvs.drivers.programs.filter import Filter
 from pylvs.drivers.tracer import Tracer
+from pylvs.drivers.xdp import is_card
 from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
 from pylvs.engine.loop import SEGMENTS_LIMIT, Engine
 from pylvs.errors import HostError, PylvsError
@@ -227,7 +228,7 @@ class Daemon:
             return f"{place.tap or place.tun}: {'TAP' if place.tap else 'TUN'} device"
         means = "XDP sockets" if place.driver == "xdp" else "packet rings"
         if place.driver == "auto":
-            virtual = [name for name in place.interfaces if not _is_card(name)]
+            virtual = [name for name in place.interfaces if not is_card(name)]
             why = f"XDP would turn off the offloads of {', '.join(virtual)}"
             means += f" (auto: {why if virtual else 'they keep the offloads of cards'})"
         offloads = self.filter is not None and self.filter.offload is not None
@@ -476,11 +477,6 @@ def _free_pages() -> int:
         values = dict(line.split(":") for line in file)
     kilobytes = sum(int(values[name].split()[0]) for name in ("MemFree", "Buffers"))
     return kilobytes * 1_024 // mmap.PAGESIZE
-
-
-def _is_card(name: str) -> bool:
-    """Whether an interface has hardware behind it."""
-    return pathlib.Path(f"/sys/class/net/{name}/device").exists()
 
 
 def _reads_one(path: str) -> bool:

@@ -15,7 +15,7 @@ from pylvs.tables import Tables
 from pylvs.tables.layouts import STATISTICS
 
 TICK_S: Final = 2
-_ROWS_AT_ONCE: Final = 4_096
+_ROWS_AT_ONCE: Final = 2_048
 _NAMES: Final = [name for name, _ in STATISTICS]
 # By column: connections, packets in and out; bytes in and out.
 _SCALE: Final = np.array([9, 9, 9, 4, 4])
@@ -54,8 +54,8 @@ class _Averages:
         self._last[: self._seen], self._scaled[: self._seen] = 0, 0
 
 
-def _counters(rows: Any) -> Any:
-    return np.stack([rows[name] for name in _NAMES], axis=1)
+def _bring(averages: _Averages, rows: Any, begin: int) -> None:
+    averages.tick(np.stack([rows[name] for name in _NAMES], axis=1), begin)
 
 
 class Estimator:
@@ -68,7 +68,7 @@ class Estimator:
         self._totals = _Averages(1)
 
     def tick(self, call: Call) -> None:
-        """Bring the rates up to date, from counters that ``call`` copies, some at a time."""
+        """Bring the rates up to date, some in each ``call``."""
         tables, state = self._tables, self._tables.director[0]
         if not state["run_estimation"]:
             return
@@ -79,8 +79,8 @@ class Estimator:
         for averages, table, seen in parts:
             for begin in range(0, seen, _ROWS_AT_ONCE):
                 rows = table[begin : min(begin + _ROWS_AT_ONCE, seen)]
-                averages.tick(call(partial(_counters, rows)), begin)
-        self._totals.tick(call(lambda: tables.totals.reshape(1, -1).copy()))
+                call(partial(_bring, averages, rows, begin))
+        call(lambda: self._totals.tick(tables.totals.reshape(1, -1)))
 
     def zero(self) -> None:
         """Begin anew, as ``ipvsadm -Z`` does."""

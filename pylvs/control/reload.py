@@ -14,7 +14,6 @@ from pylvs.control.changes import UnclaimedError
 from pylvs.control.config import file
 from pylvs.control.config.checking import Fault, refuse
 from pylvs.control.model import Command
-from pylvs.engine import mailbox
 from pylvs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,8 +59,5 @@ def reload(daemon: "Daemon") -> Sequence[Command]:
 
 
 def _set(daemon: "Daemon", values: dict[str, int]) -> None:
-    state = daemon.director.tables.director[0]
     stated = {settings.full_name(name): value for name, value in values.items()}
-    for name, first in daemon.first_settings.items():
-        settings.apply(state, name, stated.get(name, first))
-    mailbox.distrust(daemon.director.tables.all)
+    settings.apply_all(daemon.director.tables, daemon.first_settings | stated)

@@ -258,6 +258,11 @@ _OPTIONS: Final = (
 """What makes each of ``RINGS``, where in the socket's file it lies, and the size of its entries."""
 
 
+def is_card(name: str) -> bool:
+    """Whether an interface has hardware behind it."""
+    return os.path.exists(f"/sys/class/net/{name}/device")
+
+
 def queues_of(name: str, direction: str) -> int:
     """Return how many queues an interface has, ``rx`` or ``tx``."""
     listed = os.listdir(f"/sys/class/net/{name}/queues")

@@ -167,7 +167,8 @@ def breathe_live(world, memory, frames, rings, sockets, umem, queues, pollfds, c
                 begin_batch(tables)
             swept = connections.sweep(tables, state.now_ms, SWEEP_LIMIT, False)
             if director.warming_count:
-                flows.open_warm(tables, count == 0 and state.lock == 0, state.now_ms)
+                is_empty = count == 0 and live.count_pending(sockets) == 0
+                flows.open_warm(tables, is_empty and state.lock == 0, state.now_ms)
             _leave(state)
         if director.wanted != state.wanted:
             state.wanted = director.wanted

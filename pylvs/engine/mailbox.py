@@ -237,7 +237,7 @@ def _edit_server(tables, server, command):
         server.last_weight = command.weight
     server.upper = command.upper
     server.lower = command.lower
-    if server.tunnel_type != command.tunnel_type:
+    if command.kind == EDIT_SERVER and server.tunnel_type != command.tunnel_type:
         flows.distrust(tables)
     server.tunnel_type = command.tunnel_type
     server.tunnel_port = command.tunnel_port

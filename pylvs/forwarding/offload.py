@@ -68,7 +68,9 @@ def offer(tables, memory, frame, now_ms):
     if found != NONE:
         flow = tables.flows[found]
         is_trusted = flow.generation == flows.generation(tables)
-        if flow.connection == row and is_trusted and flow.state != SHUT:
+        # A tunnel's is shut as well by frames that stand for many, and more of those will come.
+        stays = flow.state != SHUT or flow.outer
+        if flow.connection == row and is_trusted and stays:
             return
         flows.withdraw(tables, int64(flow.connection))
     at = flows.allocate(tables, source, destination, ends)

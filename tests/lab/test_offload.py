@@ -151,9 +151,13 @@ while True:
 def switch_gro(lab, on):
     """Have the director's interfaces take frames from XDP, as cards do, or no longer."""
     for one in ("eth0", "eth1"):
-        peer = f"'director.{one}', 0x2C, {on}"
-        line = f"from pylvs.lab.offloads import switch; switch({peer})"
-        lab.shell("switch", f'{sys.executable} -c "{line}"')
+        lab.shell("switch", gro_of(f"director.{one}", on))
+
+
+def gro_of(interface, on):
+    """Return the shell line that turns it on or off."""
+    line = f"from pylvs.lab.offloads import switch; switch('{interface}', 0x2C, {on})"
+    return f'{sys.executable} -c "{line}"'
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -183,4 +187,23 @@ def test_xdp_sends_itself_as_long_as_the_interface_takes_it(version):
         switch_gro(lab, 0)  # on the way
         talk.join()
         assert int(results[0]) > 490
+        lab.stop_director()
+
+
+@pytest.mark.parametrize("driver", ["packet", "xdp"])
+@pytest.mark.parametrize("version", [4, 6])
+def test_tunnels_end_at_real_decapsulators(version, driver):
+    """Of packets that are whole: what their sender leaves unfinished is the director's."""
+    with Lab(topology("tun", version)) as lab:
+        start_stations(lab)
+        start_director(lab, rules(lab), "--offload", "on", "--driver", driver)
+        assert ask(lab, "upload", 5 * MEGABYTE)[0].startswith("same")
+        assert stats(lab)["offload"]["packets"] < 100
+        lab.shell("client", f"{sys.executable} -m pylvs.lab.offloads eth0")
+        assert ask(lab, "upload", 5 * MEGABYTE)[0].startswith("same")
+        before = stats(lab)["offload"]["packets"]
+        assert before > 1_000
+        lab.shell("switch", gro_of("director.eth0", 1))
+        assert ask(lab, "talk", 300) == ["300"]
+        assert stats(lab)["offload"]["packets"] - before > 250
         lab.stop_director()

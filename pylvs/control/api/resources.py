@@ -242,13 +242,7 @@ class Resources:
     def put_settings(self, asked: Asked) -> Any:
         values = _mapping(asked.body)
         _refuse([], [Fault(name, why) for name, why in settings.faults_of(values).items()])
-        state = self._manager.director.tables.director[0]
-
-        def apply() -> None:
-            for name, value in values.items():
-                settings.apply(state, name, value)
-
-        self._call(apply)
+        self._call(partial(settings.apply_all, self._manager.director.tables, values))
         return self.settings(asked)
 
 

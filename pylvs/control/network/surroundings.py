@@ -57,7 +57,7 @@ def _network(network: int, prefix: int, family: int) -> tuple[tuple[int, int], t
 
 
 class Surroundings:
-    """What the network side finds out; used between breaths."""
+    """What the host's network is like, and what its rules mark; used between breaths."""
 
     def __init__(self, director: Director) -> None:
         self._director = director
@@ -103,6 +103,7 @@ class Surroundings:
         rows = tables.paths[: int(tables.director[0]["path_count"])]
         chosen = rows["family"] == family_of(address)
         rows["source_high"][chosen], rows["source_low"][chosen] = halves(address)
+        mailbox.distrust(tables.all)
 
     def set_mark_rules(self, rules: Sequence[MarkRule]) -> None:
         """Replace what gives packets a firewall mark; the last rule that matches one counts."""

@@ -73,7 +73,7 @@ class Network:
 
     All callbacks come in this thread: ``on_change`` after anything but a neighbour changed,
     ``on_loss`` when the interface of a port is gone, and ``on_return`` when there is another of its
-    name.  ``redirects`` are followed for who forwards from XDP.
+    name.  ``redirects`` tell to whom XDP may send.
     """
 
     def __init__(
@@ -195,13 +195,13 @@ class Network:
         """Note which ports take frames from XDP, and have what was sent there come up first."""
         if self._redirects is None:
             return
-        able = self._redirects.read()
+        able = self._redirects.read(self._row_by_index)
         tables = self._manager.director.tables
 
         def give() -> None:
             for row, index in self._index_by_row.items():
-                if tables.ports[row]["redirects"] != (index in able):
-                    tables.ports[row]["redirects"] = index in able
+                if tables.ports[row]["redirects"] != able.get(index, 0):
+                    tables.ports[row]["redirects"] = able.get(index, 0)
                     mailbox.distrust(tables.all)
 
         self._engine.call(give)

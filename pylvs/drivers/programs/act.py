@@ -33,7 +33,9 @@ def begin(program: Program, flows: int, cell: int) -> None:
     program.jump("not of a flow")
     for layout in LAYOUTS:
         _act(program, layout)
-    program.label("lost").set(R0, bpf.TC_DROP).exit().label("not of a flow")
+    program.label("lost")  # there was no room in front of it: for the next there is none either
+    write.shut(program)
+    program.set(R0, bpf.TC_DROP).exit().label("not of a flow")
 
 
 def _act(program: Program, layout: Layout) -> None:
@@ -60,7 +62,7 @@ def _act(program: Program, layout: Layout) -> None:
         program.jump_if(R5, "==", outer.family, layout.name(f"grow by {outer.family}"))
     write.ends(program, layout)
     write.link(program)
-    _redirect(program)
+    write.redirect(program)
     for outer in layout.outers:
         program.label(layout.name(f"grow by {outer.family}"))
         program.copy(R1, R9).set(R2, outer.header).set(R3, bpf.BEHIND_ETHERNET)
@@ -68,11 +70,7 @@ def _act(program: Program, layout: Layout) -> None:
         _reach(program, outer.header + layout.header, "lost")
         write.outer(program, layout, outer)
         write.link(program)
-        _redirect(program)
-
-
-def _redirect(program: Program) -> None:
-    program.load(4, R1, R8, FLOW_PLACES["interface"]).set(R2, 0).call(bpf.REDIRECT).exit()
+        write.redirect(program)
 
 
 def _reach(program: Program, size: int, otherwise: str) -> None:

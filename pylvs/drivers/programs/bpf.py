@@ -28,6 +28,7 @@ KIND_HOST: Final = 0  # PACKET_HOST
 MAP_LOOKUP: Final = 1
 TIME_NS: Final = 5
 RANDOM_U32: Final = 7
+PROCESSOR: Final = 8
 MEND_CHECKSUM: Final = 11  # bpf_l4_csum_replace; that which follow are its flags
 PSEUDO_HEADER, ZERO_IS_NONE = 0x10, 0x20
 REDIRECT: Final = 23

@@ -16,7 +16,7 @@ odd in itself, a fragment, say, comes up alone: others of its flow may overtake 
 
 from typing import Final, NamedTuple
 
-from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs import bpf, write
 from pylvs.drivers.programs.bpf import (
     FRAME_POINTER,
     R0,
@@ -33,7 +33,7 @@ from pylvs.drivers.programs.bpf import (
 )
 from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read, fold_wide
 from pylvs.tables.connections.flows import GENERATION_ROW
-from pylvs.tables.layouts.shared import FLOW, FLOW_PLACES, OPEN_FLOW, SHUT, VACANT, WARMING
+from pylvs.tables.layouts.shared import FLOW, FLOW_PLACES, OPEN_FLOW, VACANT, WARMING
 from pylvs.tables.sizes import FLOW_BITS, FLOWS_PER_BUCKET, HASH_BITS
 from pylvs.wire import ethernet, ipv4, transport
 
@@ -48,11 +48,8 @@ _FAMILY: Final = -144
 """A constant on each way, by which the verifier tells how much of the packet was read."""
 
 DIRECTORS: Final = "the director's"
-UNFINISHED: Final = "unfinished"
-"""Labels that follow: of what no program sends, and of a checksum that XDP may not send as it is.
-
-The latter for each version of IP, as ``send`` of what is to be sent.
-"""
+TO_TCX: Final = "to tcx"
+"""Labels that follow: what no program sends, and what XDP leaves to sockets and tcx to decide."""
 _PLAIN: Final = transport.SYN | transport.FIN | transport.RST | transport.ACK
 _TAKE_IT, _LEAVE_IT = -1, 0  # of the frame, all or nothing
 
@@ -103,8 +100,9 @@ def decide(program: Program, maps: Maps, by_xdp: bool) -> None:
     _check_open(program, maps.flows)
     for layout in LAYOUTS:
         _check_plain(program, layout, by_xdp)
-    program.label("shut").set(R0, OPEN_FLOW).set(R2, SHUT)  # unless it was taken back just now
-    program.exchange(4, R8, FLOW_PLACES["state"], R2).jump(DIRECTORS)
+    program.label("shut")
+    write.shut(program)
+    program.jump(DIRECTORS)
 
 
 def _read(program: Program, layout: Layout, load_bytes: int) -> None:
@@ -210,6 +208,9 @@ def _check_plain(program: Program, layout: Layout, by_xdp: bool) -> None:
     at = _PACKET + layout.header
     program.label(layout.name("check"))
     if by_xdp:
+        program.call(bpf.PROCESSOR).load(4, R2, R8, FLOW_PLACES["redirects"])
+        program.jump_if_register(R0, ">=", R2, TO_TCX)
+        _check_finished(program, layout, TO_TCX)
         program.set(R1, 0)
     else:
         program.load(4, R1, R6, bpf.TC_CONTEXT_SEGMENT_SIZE)
@@ -232,7 +233,7 @@ def _check_plain(program: Program, layout: Layout, by_xdp: bool) -> None:
     program.load(4, R3, R8, FLOW_PLACES["outer"])
     if not by_xdp:
         program.jump_if(R3, "==", 0, layout.name("send")).jump_if(R1, "!=", 0, "shut")
-    _check_finished(program, layout, layout.name(UNFINISHED) if by_xdp else "shut")
+        _check_finished(program, layout, "shut")
     if layout.is_ipv4:  # without DF it needs an identification, which the director counts
         program.jump_if(R3, "!=", layout.family, layout.name("send"))
         program.load(2, R2, FRAME_POINTER, _PACKET + ipv4.FRAGMENT)

@@ -238,6 +238,8 @@ class Filter:
             if attached.station == (socket.if_nametoindex(name), mac):
                 return
             if self.xdp:
+                if self.offload is not None:
+                    self.offload.distrust()  # nobody is there to forward what sockets leave
                 attached.close()  # there can be one only
                 attached = None
                 del self._attached[name]
@@ -246,8 +248,9 @@ class Filter:
         except OSError as error:
             if not self.xdp or self.offload is None:
                 raise
-            self.give_up_offload(f"{_NO_TCX} ({error.strerror})")
             self._attached[name] = _Attached(name, mac, self._map, self.xdp, None)
+            log.debug("%s: %s", name, error)
+            self.give_up_offload(_NO_TCX)
         if attached is not None:
             attached.close()
 

@@ -66,8 +66,14 @@ class Offload:
         """Have everything come up again, from now on."""
         if self._tables is not None:
             self._tables.director[0]["offloads"] = 0
-            row = self._tables.flows[GENERATION_ROW]
-            row["generation"] = (int(row["generation"]) + 1) & GENERATION_MASK
+        self.distrust()
+
+    def distrust(self) -> None:
+        """Have what was offered up to now come up."""
+        if self._tables is None:
+            return
+        row = self._tables.flows[GENERATION_ROW]
+        row["generation"] = (int(row["generation"]) + 1) & GENERATION_MASK
 
     def begin(self, program: Program) -> None:
         """Begin a tcx program with what forwards."""

@@ -1,16 +1,18 @@
 """What XDP forwards by itself: frames that no socket, no tcx and no stack ever sees.
 
-    decide -> interface takes frames from XDP? checksum finished?     no: on to tcx, by the sockets
+    decide -> interface takes frames from here? checksum finished?    no: on to tcx, by the sockets
                                                                       yes: write, out
 
-An interface of another sort, or a peer of one that has no NAPI, would lose what is sent so.
+Others would lose what is sent so: a veth whose peer has no NAPI, a card without a queue for the
+processor.  A frame of an open flow that is not sent goes on whatever it is, a FIN or RST too, so
+that it stays behind those that went on before it.
 """
 
 from typing import Final
 
 from pylvs.drivers.programs import bpf, write
 from pylvs.drivers.programs.bpf import R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, Program
-from pylvs.drivers.programs.decide import DIRECTORS, UNFINISHED, Maps, decide
+from pylvs.drivers.programs.decide import DIRECTORS, TO_TCX, Maps, decide
 from pylvs.drivers.programs.headers import LAYOUTS, Layout, fold
 from pylvs.tables.layouts.shared import FLOW_PLACES
 from pylvs.wire import ethernet, ipv4, transport
@@ -28,12 +30,11 @@ def begin(program: Program, maps: Maps) -> None:
     program.copy(R9, R0).copy(R2, R7)
     decide(program, maps, by_xdp=True)
     for layout in LAYOUTS:
-        program.label(layout.name(UNFINISHED))
-        program.load(4, R2, R8, FLOW_PLACES["outer"]).jump_if(R2, "!=", 0, "shut").jump("to tcx")
-    for layout in LAYOUTS:
         _send(program, layout)
-    program.label("to tcx").set(R0, bpf.XDP_PASS).exit()
-    program.label("lost").set(R0, bpf.XDP_DROP).exit()
+    program.label(TO_TCX).set(R0, bpf.XDP_PASS).exit()
+    program.label("lost")
+    write.shut(program)
+    program.set(R0, bpf.XDP_DROP).exit()
     program.label(DIRECTORS).copy(R9, R6)
 
 
@@ -43,9 +44,7 @@ def _measure(program: Program) -> None:
 
 
 def _send(program: Program, layout: Layout) -> None:
-    program.label(layout.name("send"))
-    program.load(4, R2, R8, FLOW_PLACES["redirects"]).jump_if(R2, "==", 0, "to tcx")
-    program.copy(R7, R9)
+    program.label(layout.name("send")).copy(R7, R9)
     _trim(program, layout)
     write.count(program)
     _reach(program, layout.seen)
@@ -56,7 +55,7 @@ def _send(program: Program, layout: Layout) -> None:
     _mend_checksum(program, layout)
     write.ends(program, layout)
     write.link(program)
-    _redirect(program)
+    write.redirect(program)
     for outer in layout.outers:
         program.label(layout.name(f"grow by {outer.family}"))
         program.copy(R1, R6).set(R2, -outer.header).call(bpf.MOVE_BEGIN)
@@ -64,11 +63,7 @@ def _send(program: Program, layout: Layout) -> None:
         _reach(program, outer.header + layout.header)
         write.outer(program, layout, outer)
         write.link(program)
-        _redirect(program)
-
-
-def _redirect(program: Program) -> None:
-    program.load(4, R1, R8, FLOW_PLACES["interface"]).set(R2, 0).call(bpf.REDIRECT).exit()
+        write.redirect(program)
 
 
 def _reach(program: Program, size: int) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import R0, R1, R2, R4, R5, R7, R8, Program
 from pylvs.drivers.programs.headers import Layout, as_read, fold, fold_wide
-from pylvs.tables.layouts.shared import FLOW_PLACES
+from pylvs.tables.layouts.shared import FLOW_PLACES, OPEN_FLOW, SHUT
 from pylvs.wire import ethernet, ipv4, ipv6
 
 _IP: Final = ethernet.HEADER_SIZE
@@ -27,6 +27,16 @@ def link(program: Program) -> None:
     """Write the MAC addresses."""
     for at in (0, 4, 8):
         program.load(4, R4, R8, FLOW_PLACES["link"] + at).store(4, R2, at, R4)
+
+
+def redirect(program: Program) -> None:
+    """End with the frame leaving by its flow's interface."""
+    program.load(4, R1, R8, FLOW_PLACES["interface"]).set(R2, 0).call(bpf.REDIRECT).exit()
+
+
+def shut(program: Program) -> None:
+    """Have what follows be the director's, unless the flow was taken back just now."""
+    program.set(R0, OPEN_FLOW).set(R2, SHUT).exchange(4, R8, FLOW_PLACES["state"], R2)
 
 
 def ends(program: Program, layout: Layout) -> None:
@@ -63,10 +73,7 @@ def _mend_header(program: Program) -> None:
 
 
 def outer(program: Program, layout: Layout, around: Layout) -> None:
-    """Write the header of a tunnel's packet around one of ``layout``, as ``forwarding.tunnel``.
-
-    What it is behind has its Ethernet type already, but for that of another version of IP.
-    """
+    """Write a tunnel's header around a packet of ``layout``, as ``forwarding.tunnel`` does."""
     inner = _IP + around.header
     program.store_number(2, R2, ethernet.TYPE, as_read(around.ethertype))
     if layout.is_ipv4:

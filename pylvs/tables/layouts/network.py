@@ -24,7 +24,7 @@ PORT: Final = np.dtype([
     ("offloads", np.int32),        # takes unfinished checksums and GSO frames
     ("up", np.int32),
     ("interface", np.int32),       # the kernel's index
-    ("redirects", np.int32),       # frames may leave by it straight from XDP
+    ("redirects", np.int32),       # from how many processors frames may leave straight from XDP
 ], align=True)
 
 # A next hop, and how to reach it.  One row serves all servers and clients behind it.

@@ -26,7 +26,7 @@ FLOW: Final = np.dtype([
     ("port_difference", np.uint32),     # what new ports add to that
     ("rewrites", np.uint32),       # whether any of them is new
     ("outer", np.uint32),          # the family of the packet that it leaves in, or 0
-    ("redirects", np.uint32),      # its interface takes frames from XDP
+    ("redirects", np.uint32),      # processors from which its interface takes frames of XDP's
     ("hash", np.uint32),           # by which the kernel spreads flows over queues
     ("link", np.uint8, (12,)),     # MAC addresses
     ("ports", np.uint8, (4,)),

@@ -2,11 +2,14 @@
 
 import os
 import struct
+import sys
 
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from pylvs.control import settings
+from pylvs.control.network.system import NEEDED_FOR_BPF, keep_capabilities
 from pylvs.drivers.programs import bpf, offload
 from pylvs.drivers.programs.decide import Maps
 from pylvs.drivers.programs.decide import assemble as decide
@@ -19,7 +22,7 @@ from pylvs.tables.connections import flows
 from pylvs.tables.layouts.shared import SHUT, VACANT, WARMING
 from tests import programs
 from tests.conftest import examples
-from tests.packets import ethernet, internet_checksum, ipv4, ipv6, tcp, udp
+from tests.packets import ethernet, internet_checksum, ipv4, ipv6, number, tcp, udp
 from tests.world import CLIENT, CLIENT6, VIP, VIP6, World
 
 LOOPBACK_MAC = bytes(6)
@@ -51,18 +54,19 @@ class Offloaded:
         self.server_port = port
         self.rules = rules
         self.filter = Filter(xdp=False, offloads=True)
-        kernel = self.filter.offload
         self.begin_anew()
         self.way = way
-        claimed = self.filter._map.descriptor
-        if way == "xdp":
-            self.sockets = bpf.Map(bpf.SOCKETS, 4, 4, 1)
-            program = assemble(0, claimed, self.sockets.descriptor, kernel)
-            self.loaded = [bpf.load(program, bpf.TYPE_XDP)]
-            return
+        self.sockets = bpf.Map(bpf.SOCKETS, 4, 4, 1)
+        self.loaded = [bpf.load(*one) for one in self.assemble()]
+
+    def assemble(self):
+        """Return the programs, and of which kind they are."""
+        kernel, claimed = self.filter.offload, self.filter._map.descriptor
+        if self.way == "xdp":
+            return [(assemble(0, claimed, self.sockets.descriptor, kernel), bpf.TYPE_XDP)]
         # As a packet socket's the kernel would run it on frames without their Ethernet header.
         acts = assemble(0, claimed, None, kernel)
-        self.loaded = [bpf.load(one, bpf.TYPE_TC) for one in (kernel.decide(0, None), acts)]
+        return [(kernel.decide(0, None), bpf.TYPE_TC), (acts, bpf.TYPE_TC)]
 
     def begin_anew(self):
         """Have a world in which nothing has happened yet; its seeds are the last one's."""
@@ -71,7 +75,7 @@ class Offloaded:
         for row in range(2):
             self.tables.ports[row]["mac"] = 0
             self.tables.ports[row]["interface"] = 1
-            self.tables.ports[row]["redirects"] = 1
+            self.tables.ports[row]["redirects"] = os.cpu_count()
         self.filter.offload.share(self.tables)
         self.tables.flows.view("u1")[:] = 0
         self.tables.flow_counts[:] = 0
@@ -79,8 +83,7 @@ class Offloaded:
     def close(self):
         for one in self.loaded:
             os.close(one)
-        if self.way == "xdp":
-            self.sockets.close()
+        self.sockets.close()
         self.filter.close()
 
     def request(self, body, family=4, protocol=6, **fields):
@@ -152,11 +155,15 @@ def _one_processor():
 
 
 METHODS = [("-m", 0), ("-g", 0), ("-i", 0), ("-i", 6)]
+TUNNELS = [("-i", 0, way) for way in ("tcx", "xdp")]
+
+
+def name_of(kind):
+    return f"{kind[0][1:]}{kind[1] or ''}-{kind[2]}" if isinstance(kind, tuple) else None
 
 
 @pytest.fixture(
-    params=[(*method, way) for method in METHODS for way in ("tcx", "xdp")],
-    ids=lambda one: f"{one[0][1:]}{one[1] or ''}-{one[2]}",
+    params=[(*method, way) for method in METHODS for way in ("tcx", "xdp")], ids=name_of
 )
 def offloaded(request):
     if os.geteuid():
@@ -242,7 +249,7 @@ def test_odd_packets_are_the_directors(offloaded):
 
 @pytest.mark.parametrize(("family", "protocol"), KINDS)
 def test_a_checksum_that_its_sender_left_unfinished(offloaded, family, protocol):
-    """Is mended by tcx as it is; XDP does not send it, and into a tunnel goes no such packet."""
+    """Is mended by tcx as it is; XDP leaves it to that, and into a tunnel goes no such packet."""
     offloaded.establish(family, protocol, offloaded.is_nat)
     whole = bytearray(offloaded.frame(False, family, protocol))
     at = 14 + (20 if family == 4 else 40)
@@ -251,34 +258,83 @@ def test_a_checksum_that_its_sender_left_unfinished(offloaded, family, protocol)
     field = at + (16 if protocol == 6 else 6)
     whole[field : field + 2] = struct.pack("!H", internet_checksum(pseudo) ^ 0xFFFF)
     made = offloaded.run(bytes(whole))
-    if offloaded.kind.startswith("-i"):
-        assert made is None
-        assert SHUT in offloaded.states()
-    elif offloaded.way == "xdp":
+    if offloaded.way == "xdp":
         assert made is None
         assert SHUT not in offloaded.states()
         assert offloaded.run(offloaded.frame(False, family, protocol)) is not None
+    elif offloaded.kind.startswith("-i"):
+        assert made is None
+        assert SHUT in offloaded.states()
     else:
         assert made[-1] == whole[-1]
 
 
+@pytest.mark.parametrize("offloaded", TUNNELS, indirect=True, ids=name_of)
 def test_tunnels_that_count_what_they_send_are_the_directors(offloaded):
-    if offloaded.kind == "-i":
-        for _ in range(AFTER + 3):
-            offloaded.world.send(offloaded.frame(False, 4, 17, fragment=0))
-        offloaded.open()
-        assert offloaded.states() == []
-        offloaded.establish(4, 17, replies=False)
-        assert offloaded.run(offloaded.frame(False, 4, 17)) is not None
-        assert offloaded.run(offloaded.frame(False, 4, 17, fragment=0)) is None
-        assert offloaded.run(offloaded.frame(False, 4, 17)) is None
+    for _ in range(AFTER + 3):
+        offloaded.world.send(offloaded.frame(False, 4, 17, fragment=0))
+    offloaded.open()
+    assert offloaded.states() == []
+    offloaded.establish(4, 17, replies=False)
+    assert offloaded.run(offloaded.frame(False, 4, 17)) is not None
+    assert offloaded.run(offloaded.frame(False, 4, 17, fragment=0)) is None
+    assert offloaded.run(offloaded.frame(False, 4, 17)) is None
+    offloaded.world.send(offloaded.frame(False, 4, 17))
+    offloaded.open()
+    assert offloaded.states() == [SHUT]  # more such packets will come
 
 
+def set_pmtu_disc(world, value):
+    settings.apply_all(world.tables, {"pmtu_disc": value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda world: set_pmtu_disc(world, 0),
+        lambda world: world.manager.around.override_source(number("10.0.0.253")),
+        lambda world: world.rule(f"-e -u {VIP}:80 -r {SERVERS[4]}:80 -i --tun-type gre"),
+    ],
+)
+@pytest.mark.parametrize("offloaded", TUNNELS, indirect=True, ids=name_of)
+def test_another_tunnel_is_none_that_was_offered(offloaded, change):
+    offloaded.establish(4, 17, replies=False)
+    assert offloaded.run(offloaded.frame(False, 4, 17)) is not None
+    change(offloaded.world)
+    assert offloaded.run(offloaded.frame(False, 4, 17)) is None
+
+
+@pytest.mark.parametrize("offloaded", [("-m", 0, "xdp"), ("-i", 0, "xdp")], indirect=True)
 def test_what_an_interface_does_not_take_from_xdp_goes_on_to_tcx(offloaded):
-    offloaded.tables.ports["redirects"][:2] = 0
-    offloaded.establish(4, 17, offloaded.is_nat)
-    assert (offloaded.run(offloaded.frame(False, 4, 17)) is None) == (offloaded.way == "xdp")
-    assert SHUT not in offloaded.states()
+    here = min(os.sched_getaffinity(0))  # the only one
+    for processors, is_sent in ((here + 1, True), (here, False)):
+        offloaded.begin_anew()
+        offloaded.tables.ports["redirects"][:2] = processors
+        offloaded.establish(4, 17, offloaded.is_nat)
+        assert (offloaded.run(offloaded.frame(False, 4, 17)) is not None) == is_sent
+        for flags in "AFR":
+            offloaded.run(offloaded.frame(False, 4, 6, flags=flags))
+        assert SHUT not in offloaded.states()
+
+
+def test_programs_load_with_the_capabilities_that_a_director_keeps(offloaded):
+    """The verifier looks closer at those of who may not look into the kernel."""
+    programs_of = offloaded.assemble()
+
+    def load_all():
+        keep_capabilities(NEEDED_FOR_BPF)
+        for program, kind in programs_of:
+            os.close(bpf.load(program, kind))
+
+    child = os.fork()
+    if child == 0:
+        try:
+            load_all()
+        except BaseException as error:
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_warming_flow_is_the_directors_and_counted(offloaded):
@@ -307,7 +363,8 @@ def test_sockets_take_frames_of_their_length_alone():
     shared = [bpf.Map(bpf.ARRAY, 4, size, 16, shared=True) for size in (1_024, 8_192)]
     maps = [*shared, bpf.Map(bpf.ARRAY_A_CPU, 4, 4, 1)]
     flows_at, counts, cell = (one.descriptor for one in maps)
-    places = Maps(flows_at, counts, (1, 2, 3, 4, 5))
+    seeds = tuple(0x1234_5678_9ABC_DEF1 * one % 2**64 for one in (1, 3, 5, 7, 9))
+    places = Maps(flows_at, counts, seeds)
     small = bpf.load(decide(places, cell, 0, 100), bpf.TYPE_TC)
     large = bpf.load(decide(places, cell, 100, None), bpf.TYPE_TC)
     for size, takes in ((60, (-1, 0)), (100, (-1, 0)), (101, (0, -1)), (900, (0, -1))):
@@ -383,8 +440,8 @@ def test_whatever_comes_the_kernel_makes_no_difference(offloaded, steps, protoco
         alone.tables.ports[row]["mac"] = 0
     offloaded.begin_anew()
     by_kernel = 0
-    for flags, is_reply, number, seconds, idle in [*LASTING, *steps]:
-        frame = offloaded.frame(is_reply, family, protocol, flags=flags, port=40_000 + number)
+    for flags, is_reply, who, seconds, idle in [*LASTING, *steps]:
+        frame = offloaded.frame(is_reply, family, protocol, flags=flags, port=40_000 + who)
         for world in (alone, offloaded.world):
             world.after(seconds)
         sent = alone.send(frame, int(is_reply))
