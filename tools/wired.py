@@ -41,7 +41,8 @@ class Wires:
         self.memory_size = 0
         self.sent: list[tuple[int, bytes]] = []
         self._awaited = 0  # frames that were put in and have not come up
-        if driver != "tap":
+        self._is_tap = driver == "tap"
+        if not self._is_tap:
             self._make_interfaces(workers)
         self._outside = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self._outside.setsockopt(linux.SOL_PACKET, linux.PACKET_IGNORE_OUTGOING, 1)
@@ -50,15 +51,14 @@ class Wires:
         groups: dict[tuple[int, int], int] = {}
         self._drivers: list[Live] = []
         for worker in range(workers):
-            if driver == "tap":
+            if self._is_tap:
                 self._drivers += [TunTap(name, SEGMENTS_LIMIT, workers=workers) for name in _OUTER]
             else:
                 shared = SEGMENTS_LIMIT, self._filter, worker, workers, groups
                 self._drivers.append(Rings(_PORTS, *shared))
-        self._is_tap = driver == "tap"
-        self._turn = 0
         if self._is_tap:
             self._set_up(_OUTER)
+        self._turn = 0  # the driver whose frames are under way
         size = sum(one.memory_size for one in self._drivers)
         self.reservation = linux.Reservation(OWN_MEMORY + size)
         begin = linux.page_up(OWN_MEMORY)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.net.generator INTERFACE MAC VIP PORT KIND RATE SECONDS [WAY]
 
-KIND is udp, one flow's datagrams, or syn, of random clients.  RATE is frames a second, 0 for as
-many as can be.  WAY is live, frames that the kernel makes itself from a program (live frames of
-BPF_PROG_TEST_RUN), or socket, slower, which leaves the processor alone between frames; unless
-said live, if the kernel does.  Runs in a namespace of a lab.
+KIND is udp, one flow's datagrams, 1k or 1m, those of so many flows, or syn, of random clients.  RATE
+is frames a second, 0 for as many as can be.  WAY is live, frames that the kernel makes itself from a
+program (live frames of BPF_PROG_TEST_RUN), or socket, slower, which leaves the processor alone between
+frames; unless said live, if the kernel does.  Runs in a namespace of a lab.
 """
 
 import contextlib
@@ -39,6 +39,15 @@ _CLIENTS: Final = (
         _ADDRESS, (_IDENTIFICATION, _TCP + 18)
     ),  # and the urgent pointer, which means nothing
 )
+_DATA: Final = _ETHERNET + 28
+_FLOWS: Final = {
+    "1k": (pace.Spread(_ETHERNET + 20, (_DATA,), 0x03FF),),
+    "1m": (
+        pace.Spread(_ETHERNET + 20, (_DATA,)),
+        pace.Spread(_ADDRESS, (_IDENTIFICATION, _DATA + 2), 0x000F),
+    ),
+}
+"""Source ports, and sixteen clients; what they add is taken off in the data."""
 
 
 def frame_of(
@@ -51,6 +60,9 @@ def frame_of(
         body = udp(SOURCE, vip, 40_000, port, bytes(18))
         return ethernet(ipv4(SOURCE, vip, 17, body), *ends), ()
     source = SOURCE.rsplit(".", 2)[0] + ".0.0"
+    if kind in _FLOWS:
+        body = udp(source, vip, 0, port, b"\xff" * 4 + bytes(14))
+        return ethernet(ipv4(source, vip, 17, body, ident=0xFFFF), *ends), _FLOWS[kind]
     body = tcp(source, vip, 0, port, "S", seq=0xFFFF)
     body = body[:18] + b"\xff\xff"  # which adds nothing to a sum of ones' complements
     return ethernet(ipv4(source, vip, 6, body, ident=0xFFFF) + bytes(6), *ends), _CLIENTS
@@ -144,10 +156,11 @@ def _busy_s() -> float:
 
 def _varied(frame: bytes, spreads: tuple[pace.Spread, ...]) -> bytes:
     varied = bytearray(frame)
-    for place, taken_off in spreads:
-        bits = os.urandom(2)
-        for at in (place, *taken_off):
-            varied[at : at + 2] = bits if at == place else bytes(0xFF - one for one in bits)
+    for place, taken_off, mask in spreads:
+        bits = int.from_bytes(os.urandom(2), "big") & mask
+        varied[place : place + 2] = bits.to_bytes(2, "big")
+        for at in taken_off:
+            varied[at : at + 2] = (0xFFFF - bits).to_bytes(2, "big")
     return bytes(varied)
 
 

@@ -20,13 +20,14 @@ _KEY_AT: Final = -4
 
 
 class Spread(NamedTuple):
-    """A place in a frame that gets 16 random bits, and where they are taken off again.
+    """A place in a frame that gets 16 random bits, or less, and where they are taken off again.
 
     What stands there is all ones less the bits, so that checksums over both stay right.
     """
 
     place: int
     taken_off: tuple[int, ...]
+    mask: int = 0xFFFF
 
 
 def assemble(frame: bytes, spreads: tuple[Spread, ...], state: int) -> bytes:
@@ -55,8 +56,9 @@ def assemble(frame: bytes, spreads: tuple[Spread, ...], state: int) -> bytes:
         program.store_number(2, R6, at, int.from_bytes(frame[at:], "little"))
     if spreads:
         program.call(bpf.RANDOM_U32)
-    for place, taken_off in spreads:
-        program.store(2, R6, place, R0).copy(R2, R0).compute(R2, "^", 0xFFFF)
+    for place, taken_off, mask in spreads:
+        program.copy(R2, R0).compute(R2, "&", mask).swap(R2, 16)
+        program.store(2, R6, place, R2).compute(R2, "^", 0xFFFF)
         for at in taken_off:
             program.store(2, R6, at, R2)
         program.compute(R0, ">>", 16)
