@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from pylvs.control import settings
 from pylvs.control.estimator import Call, Estimator
 from pylvs.control.model import (
     FULLNAT,
@@ -267,6 +268,13 @@ class Manager:
         some = list(itertools.islice(self.table.services, limit))
         self.apply_all((Command("D", key) for key in some), call)
         return bool(self.table.services)
+
+    def set_settings(self, values: Mapping[str, int]) -> None:
+        """Give settings their values; what the kernel forwards comes up, for it may differ now."""
+        tables = self.director.tables
+        for name, value in values.items():
+            settings.apply(tables.director[0], name, value)
+        mailbox.distrust(tables.all)
 
     def preload(self, terms: Terms) -> None:
         """Import the plug-ins' modules that a service names."""

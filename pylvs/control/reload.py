@@ -60,4 +60,4 @@ def reload(daemon: "Daemon") -> Sequence[Command]:
 
 def _set(daemon: "Daemon", values: dict[str, int]) -> None:
     stated = {settings.full_name(name): value for name, value in values.items()}
-    settings.apply_all(daemon.director.tables, daemon.first_settings | stated)
+    daemon.manager.set_settings(daemon.first_settings | stated)

@@ -3,12 +3,9 @@
 net.ipv4.vs.conn_reuse_mode=1        a short name, without net.ipv4.vs., is enough
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
-from pylvs.engine import mailbox
 from pylvs.errors import UsageError
-from pylvs.tables import Tables
 
 _BOOL: Final = (0, 1)
 _MODE: Final = (0, 3)
@@ -93,13 +90,6 @@ def apply(director: Any, name: str, value: int) -> None:
     check(name, value)
     director[full_name(name).rpartition(".")[2]] = value
     defend(director)
-
-
-def apply_all(tables: Tables, values: Mapping[str, int]) -> None:
-    """Give settings their values; packets that the kernel forwards come up, for they may differ."""
-    for name, value in values.items():
-        apply(tables.director[0], name, value)
-    mailbox.distrust(tables.all)
 
 
 def read(director: Any, name: str) -> int:

@@ -242,7 +242,7 @@ class Resources:
     def put_settings(self, asked: Asked) -> Any:
         values = _mapping(asked.body)
         _refuse([], [Fault(name, why) for name, why in settings.faults_of(values).items()])
-        self._call(partial(settings.apply_all, self._manager.director.tables, values))
+        self._call(partial(self._manager.set_settings, values))
         return self.settings(asked)
 
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from pylvs.control import settings
 from pylvs.control.network.system import NEEDED_FOR_BPF, keep_capabilities
 from pylvs.drivers.programs import bpf, offload
 from pylvs.drivers.programs.decide import Maps
@@ -284,14 +283,10 @@ def test_tunnels_that_count_what_they_send_are_the_directors(offloaded):
     assert offloaded.states() == [SHUT]  # more such packets will come
 
 
-def set_pmtu_disc(world, value):
-    settings.apply_all(world.tables, {"pmtu_disc": value})
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        lambda world: set_pmtu_disc(world, 0),
+        lambda world: world.manager.set_settings({"pmtu_disc": 0}),
         lambda world: world.manager.around.override_source(number("10.0.0.253")),
         lambda world: world.rule(f"-e -u {VIP}:80 -r {SERVERS[4]}:80 -i --tun-type gre"),
     ],
