@@ -17,11 +17,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pylvs.control import listing, settings
+from pylvs.control import at_once, listing, settings
 from pylvs.control.estimator import TICK_S
 from pylvs.control.ipvsadm import proc
 from pylvs.control.ipvsadm.executor import Executor
-from pylvs.control.manager import Manager, at_once
+from pylvs.control.manager import Manager
 from pylvs.control.model import MarkRule
 from pylvs.control.network.surroundings import Heard, Route, local_route
 from pylvs.control.replay import SEED

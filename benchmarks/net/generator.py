@@ -3,9 +3,9 @@
     python -m benchmarks.net.generator INTERFACE MAC VIP PORT KIND RATE SECONDS [WAY]
 
 KIND is udp, one flow's datagrams, 1k or 1m, those of so many flows, or syn, of random clients.
-RATE is frames a second, 0 for as many as can be. WAY is live, frames that the kernel makes itself
+RATE is frames a second, 0 for as many as can be.  WAY is live, frames that the kernel makes itself
 from a program (live frames of BPF_PROG_TEST_RUN), or socket, slower, which leaves the processor
-alone between frames; unless said live, if the kernel does. Runs in a namespace of a lab.
+alone between frames; unless said live, if the kernel does.  Runs in a namespace of a lab.
 """
 
 import contextlib

@@ -8,3 +8,14 @@
 
 ``daemon`` puts it together; ``listing`` and ``estimator`` read the director's tables.
 """
+
+from collections.abc import Callable
+from typing import Any
+
+Call = Callable[[Callable[[], Any]], Any]
+"""Runs a function between two breaths, and returns its result: ``Engine.call``."""
+
+
+def at_once(function: Callable[[], Any]) -> Any:
+    """Run a function where no engine breathes."""
+    return function()

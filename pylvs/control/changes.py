@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pylvs.control.estimator import Call
-from pylvs.control.manager import Manager, at_once
+from pylvs.control import Call, at_once
+from pylvs.control.manager import Manager
 from pylvs.control.model import (
     KERNEL_REFUSED,
     Command,

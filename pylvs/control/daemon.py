@@ -43,6 +43,7 @@ from pylvs.drivers.base import Driver
 from pylvs.drivers.live import Rings, TunTap
 from pylvs.drivers.pcap import Writer
 from pylvs.drivers.programs.filter import Filter
+from pylvs.drivers.programs.offload import Offload
 from pylvs.drivers.tracer import Tracer
 from pylvs.drivers.xdp import is_card
 from pylvs.engine.director import OWN_MEMORY, SCRATCH_SIZE, Director
@@ -125,8 +126,8 @@ class Daemon:
         self.director = Director(
             Limits(connections=self.place.connections), memory=reservation.array
         )
-        if self.filter is not None and self.filter.offload is not None:
-            self.filter.offload.share(self.director.tables)
+        if self.offload:
+            self.offload.share(self.director.tables)
         self.manager = Manager(self.director)
         self.manager.clock = linux.monotonic_ms
         self.manager.around.set_mark_rules(self.stated.marks)
@@ -140,7 +141,7 @@ class Daemon:
         if self.hosted:
             self._set_own_routes()
         else:
-            redirects = Redirects() if self.place.driver == "xdp" else None
+            redirects = Redirects() if self.offload and self.place.driver == "xdp" else None
             self.network = Network(self.engine, self.manager, self.driver.ports, redirects)
             self._undo.callback(self.network.stop)
             self.network.on_change = self._network_changed
@@ -181,6 +182,11 @@ class Daemon:
         self.first_settings = {name: settings.read(state, name) for name in settings.SETTINGS}
         for name, value in self.stated.settings.items():
             settings.apply(state, name, value)
+
+    @property
+    def offload(self) -> Offload | None:
+        """What forwards in the kernel, as long as it may."""
+        return self.filter.offload if self.filter else None
 
     def _open_filter(self) -> Filter | None:
         xdp = self.place.driver == "xdp"
@@ -231,8 +237,7 @@ class Daemon:
             virtual = [name for name in place.interfaces if not is_card(name)]
             why = f"XDP would turn off the offloads of {', '.join(virtual)}"
             means += f" (auto: {why if virtual else 'they keep the offloads of cards'})"
-        offloads = self.filter is not None and self.filter.offload is not None
-        then = "; connections that last go on in the kernel" if offloads else ""
+        then = "; connections that last go on in the kernel" if self.offload else ""
         return f"{', '.join(place.interfaces)}: {means}{then}"
 
     def _open_trace(self, path: str) -> IO[bytes]:

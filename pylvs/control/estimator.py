@@ -5,12 +5,12 @@
 An exponential average that gives the newest two seconds a quarter (ip_vs_est.c).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
+from pylvs.control import Call
 from pylvs.tables import Tables
 from pylvs.tables.layouts import STATISTICS
 
@@ -21,10 +21,6 @@ _NAMES: Final = [name for name, _ in STATISTICS]
 _SCALE: Final = np.array([9, 9, 9, 4, 4])
 _ROUND: Final = np.array([0x1FF, 0x1FF, 0x1FF, 0xF, 0xF])
 _SHOWN: Final = np.array([10, 10, 10, 5, 5])
-
-
-Call = Callable[[Callable[[], Any]], Any]
-"""Runs a function between two breaths, and returns its result: ``Engine.call``."""
 
 
 class _Averages:

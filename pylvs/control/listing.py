@@ -6,8 +6,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pylvs.control.estimator import Call, Estimator
-from pylvs.control.manager import Manager, at_once
+from pylvs.control import Call, at_once
+from pylvs.control.estimator import Estimator
+from pylvs.control.manager import Manager
 from pylvs.control.model import ServerKey, ServiceKey, Terms
 from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import (

@@ -8,10 +8,10 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from pylvs.control import settings
-from pylvs.control.estimator import Call, Estimator
+from pylvs.control import Call, at_once, settings
+from pylvs.control.estimator import Estimator
 from pylvs.control.model import (
     FULLNAT,
     KERNEL_REFUSED,
@@ -56,11 +56,6 @@ _REFUSED: Final = {
     mailbox.FULL: "Memory allocation problem",
     mailbox.ABSENT: "Service not defined",  # the director had no room for it just before
 }
-
-
-def at_once(function: Callable[[], Any]) -> Any:
-    """Run a function where no engine breathes."""
-    return function()
 
 
 def _stage(ports: tuple[int, int]) -> list[int]:

@@ -30,7 +30,7 @@ from pylvs.tables.layouts import (
 from pylvs.tables.layouts.shared import SHUT
 from pylvs.wire import checksum, ethernet, ip, ipv4, ipv6, transport
 from pylvs.wire.checksum import difference_u16
-from pylvs.wire.memory import copy_out, load_u8, load_u16
+from pylvs.wire.memory import copy_out, load_u16
 
 AFTER: Final = 8
 """Requests of a connection before it is offered: most connections are over by then."""
@@ -51,7 +51,7 @@ def offer(tables, memory, frame, now_ms):
     server = tables.servers[entry.server]
     is_inside = not is_reply and int64(entry.conn_flags) & FORWARDING_MASK == TUNNEL
     inner = frame.ip + (int64(server.overhead) if is_inside else 0)
-    family = 4 if load_u8(memory, inner) >> 4 == 4 else 6
+    family = 6 if ip.is_version_6(memory, inner) else 4
     if not _is_plain(frame, inner, family):
         return
     if is_inside and not _is_repeatable(tables, memory, server, inner, family):

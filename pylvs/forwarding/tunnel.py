@@ -21,16 +21,14 @@ from pylvs.wire.memory import load_u8, load_u16, store_u16
 OVERHEAD_MAX: Final = ipv6.HEADER_SIZE + gue.SIZE
 assert OVERHEAD_MAX <= HEADROOM
 
-_CONGESTION_EXPERIENCED: Final = 3
-_ECT_0: Final = 2
 _PORTS_BEGIN: Final = 32_768  # net.ipv4.ip_local_port_range
 _PORTS_END: Final = 60_999
 
 
 @compiled
 def outer_tos(tos):
-    if tos & 3 == _CONGESTION_EXPERIENCED:
-        return (tos & ~3) | _ECT_0
+    if tos & 3 == ip.CONGESTION_EXPERIENCED:
+        return (tos & ~3) | ip.ECT_0
     return tos
 
 

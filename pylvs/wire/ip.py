@@ -7,6 +7,8 @@ addresses (RFC 4291, section 2.5), and is refused at the door.  Halves are signe
 makes them: only equality, masks and an order, any order, are asked of them.
 """
 
+from typing import Final
+
 from numpy import int64
 
 from pylvs.jit import compiled
@@ -20,6 +22,9 @@ from pylvs.wire.memory import (
     store_u32,
     store_u64,
 )
+
+CONGESTION_EXPERIENCED: Final = 3  # of the low two bits of TOS or traffic class (RFC 3168)
+ECT_0: Final = 2
 
 
 @compiled

@@ -14,6 +14,9 @@ from pylvs.lab.capture import faults
 from tests import programs
 
 MAC = "02:00:00:00:00:01"
+# Different ones of 200 frames: a thousand ports meet each other.
+LEAST = {"udp": 1, "syn": 200, "1k": 155, "1m": 198}
+MOST = {"udp": 1, "syn": 200, "1k": 200, "1m": 200}
 
 
 @pytest.mark.parametrize("kind", ["udp", "syn", "1k", "1m"])
@@ -21,7 +24,7 @@ def test_frames_are_right_however_they_vary(kind):
     frame, spreads = frame_of("lo", MAC, "192.0.2.10", 80, kind)
     assert len(frame) == 60
     sent = {_varied(frame, spreads) for _ in range(200)}
-    assert len(sent) == 1 if kind == "udp" else len(sent) > 150
+    assert LEAST[kind] <= len(sent) <= MOST[kind]
     assert not any(faults(one[14:]) for one in sent)
 
 
@@ -46,7 +49,7 @@ def test_the_kernel_makes_the_frames_and_keeps_their_checksums_right(state, kind
     os.close(program)
     assert {answer for answer, _ in answers} == {bpf.XDP_TX}
     made = {one for _, one in answers}
-    assert len(made) == 1 if kind == "udp" else len(made) > 150
+    assert 0.95 * LEAST[kind] < len(made) <= MOST[kind]
     assert made == {frame} or kind != "udp"
     if kind in ("1k", "1m"):
         ports = [int.from_bytes(one[34:36], "big") for one in made]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from pylvs.control import settings
-from pylvs.control.manager import at_once
+from pylvs.control import at_once, settings
 from pylvs.control.model import MarkRule
 from pylvs.errors import UsageError
 from tests.packets import number, tcp_frame, udp_frame

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pylvs.control import listing, settings
+from pylvs.control import Call, at_once, listing, settings
 from pylvs.control.api.answers import (
     Changes,
     Connections,
@@ -26,10 +26,9 @@ from pylvs.control.api.openapi import Operation
 from pylvs.control.changes import Changer
 from pylvs.control.config import checking, schema, services
 from pylvs.control.config.checking import Fault
-from pylvs.control.estimator import Call
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.rules import number_of, parse_endpoint, parse_text, unbracketed
-from pylvs.control.manager import Manager, at_once
+from pylvs.control.manager import Manager
 from pylvs.control.model import (
     PROTOCOL_NAMES,
     Command,

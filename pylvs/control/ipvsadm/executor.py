@@ -4,15 +4,14 @@ import socket
 from collections.abc import Callable, Container, Iterable
 from typing import Final, NamedTuple
 
-from pylvs.control import listing
+from pylvs.control import Call, at_once, listing
 from pylvs.control.changes import TOGETHER, Changer
-from pylvs.control.estimator import Call
 from pylvs.control.ipvsadm import render
 from pylvs.control.ipvsadm.grammar import TRY
 from pylvs.control.ipvsadm.names import NUMERIC, Names, SystemNames
 from pylvs.control.ipvsadm.rules import Lines, parse_line
 from pylvs.control.ipvsadm.usage import HELP, VERSION
-from pylvs.control.manager import Manager, at_once
+from pylvs.control.manager import Manager
 from pylvs.control.model import KERNEL_REFUSED, Command
 from pylvs.errors import RuleError
 

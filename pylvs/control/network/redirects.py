@@ -11,7 +11,7 @@ import errno
 import logging
 import socket
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
@@ -43,8 +43,12 @@ def _processors(name: str) -> int:
     return min(queues_of(name, "rx"), queues_of(name, "tx")) if is_card(name) else _ALL
 
 
+def _features(device: Any) -> int:
+    return device.get_attr("NETDEV_A_DEV_XDP_FEATURES") or 0
+
+
 class Redirects:
-    """Knows them by their indices; of a kernel that does not tell, none.  Raises OSError."""
+    """Knows them by their indices; of a kernel that does not tell, none."""
 
     def __init__(self) -> None:
         self.events = socket.socket(
@@ -56,7 +60,8 @@ class Redirects:
             self._asked.bind("netdev", _Device)
             group = self._asked.mcast_groups[_GROUP]
             self.events.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-        except (NetlinkError, KeyError):  # no such family
+        except (NetlinkError, OSError, KeyError) as error:  # no such family
+            log.info("who takes frames from XDP is not known: %s", error)
             self._asked.close()
             self._asked = None
 
@@ -71,7 +76,7 @@ class Redirects:
         try:
             for one in self._asked.nlm_request(request, self._asked.prid, flags):
                 index = int(one.get_attr("NETDEV_A_DEV_IFINDEX"))
-                if index in indices and one.get_attr("NETDEV_A_DEV_XDP_FEATURES") & _NDO_XMIT:
+                if index in indices and _features(one) & _NDO_XMIT:
                     able[index] = _processors(socket.if_indextoname(index))
         except (NetlinkError, OSError) as error:  # it costs speed alone
             log.warning("who takes frames from XDP is not known: %s", error)

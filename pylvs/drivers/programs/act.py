@@ -57,26 +57,18 @@ def _act(program: Program, layout: Layout) -> None:
     program.label(layout.name("write"))
     _reach(program, layout.seen, "lost")
     write.take_hop(program, layout)
-    program.load(4, R5, R8, FLOW_PLACES["outer"])
-    for outer in layout.outers:
-        program.jump_if(R5, "==", outer.family, layout.name(f"grow by {outer.family}"))
-    write.ends(program, layout)
-    write.link(program)
-    write.redirect(program)
-    for outer in layout.outers:
-        program.label(layout.name(f"grow by {outer.family}"))
-        program.copy(R1, R9).set(R2, outer.header).set(R3, bpf.BEHIND_ETHERNET)
-        program.set(R4, bpf.FOR_OUTER[outer.family]).call(bpf.GROW).jump_if(R0, "!=", 0, "lost")
-        _reach(program, outer.header + layout.header, "lost")
-        write.outer(program, layout, outer)
-        write.link(program)
-        write.redirect(program)
+    write.leave(program, layout, _grow)
+
+
+def _grow(program: Program, layout: Layout, outer: Layout) -> None:
+    program.copy(R1, R9).set(R2, outer.header).set(R3, bpf.BEHIND_ETHERNET)
+    program.set(R4, bpf.FOR_OUTER[outer.family]).call(bpf.GROW).jump_if(R0, "!=", 0, "lost")
+    _reach(program, outer.header + layout.header, "lost")
 
 
 def _reach(program: Program, size: int, otherwise: str) -> None:
     """Have R2 be where the frame begins, if ``size`` of its packet lie there in one piece."""
-    program.load(4, R2, R9, bpf.TC_CONTEXT_BEGIN).load(4, R3, R9, bpf.TC_CONTEXT_END)
-    program.copy(R4, R2).compute(R4, "+", _IP + size).jump_if_register(R4, ">", R3, otherwise)
+    write.reach(program, R9, bpf.TC_CONTEXT_BEGIN, bpf.TC_CONTEXT_END, size, otherwise)
 
 
 def _check_is_its(program: Program, layout: Layout) -> None:

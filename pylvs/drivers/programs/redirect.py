@@ -49,27 +49,18 @@ def _send(program: Program, layout: Layout) -> None:
     write.count(program)
     _reach(program, layout.seen)
     write.take_hop(program, layout)
-    program.load(4, R5, R8, FLOW_PLACES["outer"])
-    for outer in layout.outers:
-        program.jump_if(R5, "==", outer.family, layout.name(f"grow by {outer.family}"))
     _mend_checksum(program, layout)
-    write.ends(program, layout)
-    write.link(program)
-    write.redirect(program)
-    for outer in layout.outers:
-        program.label(layout.name(f"grow by {outer.family}"))
-        program.copy(R1, R6).set(R2, -outer.header).call(bpf.MOVE_BEGIN)
-        program.jump_if(R0, "!=", 0, "lost")
-        _reach(program, outer.header + layout.header)
-        write.outer(program, layout, outer)
-        write.link(program)
-        write.redirect(program)
+    write.leave(program, layout, _grow)
+
+
+def _grow(program: Program, layout: Layout, outer: Layout) -> None:
+    program.copy(R1, R6).set(R2, -outer.header).call(bpf.MOVE_BEGIN).jump_if(R0, "!=", 0, "lost")
+    _reach(program, outer.header + layout.header)
 
 
 def _reach(program: Program, size: int) -> None:
     """Have R2 be where the frame begins."""
-    program.load(4, R2, R6, bpf.CONTEXT_BEGIN).load(4, R3, R6, bpf.CONTEXT_END)
-    program.copy(R4, R2).compute(R4, "+", _IP + size).jump_if_register(R4, ">", R3, "lost")
+    write.reach(program, R6, bpf.CONTEXT_BEGIN, bpf.CONTEXT_END, size, "lost")
 
 
 def _trim(program: Program, layout: Layout) -> None:

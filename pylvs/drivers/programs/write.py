@@ -4,16 +4,44 @@ R2  the frame's first byte, within reach        R7  the packet's size
 R8  its flow                                    R4, R5 are used
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from pylvs.drivers.programs import bpf
-from pylvs.drivers.programs.bpf import R0, R1, R2, R4, R5, R7, R8, Program
+from pylvs.drivers.programs.bpf import R0, R1, R2, R3, R4, R5, R7, R8, Program
 from pylvs.drivers.programs.headers import Layout, as_read, fold, fold_wide
 from pylvs.tables.layouts.shared import FLOW_PLACES, OPEN_FLOW, SHUT
-from pylvs.wire import ethernet, ipv4, ipv6
+from pylvs.wire import ethernet, ip, ipv4, ipv6
 
 _IP: Final = ethernet.HEADER_SIZE
-_CONGESTION_EXPERIENCED, _ECT_0 = 3, 2
+
+
+def reach(program: Program, context: int, begin: int, end: int, size: int, otherwise: str) -> None:
+    """Have R2 be where the frame begins, if ``size`` of its packet lie there in one piece.
+
+    ``begin`` and ``end`` are places in what ``context`` points to.  R3 and R4 are lost.
+    """
+    program.load(4, R2, context, begin).load(4, R3, context, end)
+    program.copy(R4, R2).compute(R4, "+", _IP + size).jump_if_register(R4, ">", R3, otherwise)
+
+
+def leave(
+    program: Program, layout: Layout, grow: Callable[[Program, Layout, Layout], None]
+) -> None:
+    """End with the frame leaving by its flow's interface, in a tunnel's packet if it is for one.
+
+    ``grow`` makes room for another header in front, and has R2 be where the frame begins then.
+    """
+    program.load(4, R5, R8, FLOW_PLACES["outer"])
+    for around in layout.outers:
+        program.jump_if(R5, "==", around.family, layout.name(f"grow by {around.family}"))
+    _ends(program, layout)
+    _redirect(program)
+    for around in layout.outers:
+        program.label(layout.name(f"grow by {around.family}"))
+        grow(program, layout, around)
+        _outer(program, layout, around)
+        _redirect(program)
 
 
 def count(program: Program) -> None:
@@ -23,14 +51,10 @@ def count(program: Program) -> None:
     program.set(R1, 1).add_to(8, R8, FLOW_PLACES["packets"], R1)
 
 
-def link(program: Program) -> None:
-    """Write the MAC addresses."""
+def _redirect(program: Program) -> None:
+    """Write the MAC addresses, and end with the frame leaving by its flow's interface."""
     for at in (0, 4, 8):
         program.load(4, R4, R8, FLOW_PLACES["link"] + at).store(4, R2, at, R4)
-
-
-def redirect(program: Program) -> None:
-    """End with the frame leaving by its flow's interface."""
     program.load(4, R1, R8, FLOW_PLACES["interface"]).set(R2, 0).call(bpf.REDIRECT).exit()
 
 
@@ -39,7 +63,7 @@ def shut(program: Program) -> None:
     program.set(R0, OPEN_FLOW).set(R2, SHUT).exchange(4, R8, FLOW_PLACES["state"], R2)
 
 
-def ends(program: Program, layout: Layout) -> None:
+def _ends(program: Program, layout: Layout) -> None:
     """Write addresses and ports."""
     _addresses(program, layout)
     program.load(4, R4, R8, FLOW_PLACES["ports"]).store(4, R2, _IP + layout.header, R4)
@@ -72,7 +96,7 @@ def _mend_header(program: Program) -> None:
     program.swap(R4, 16).store(2, R2, _IP + ipv4.CHECKSUM, R4)
 
 
-def outer(program: Program, layout: Layout, around: Layout) -> None:
+def _outer(program: Program, layout: Layout, around: Layout) -> None:
     """Write a tunnel's header around a packet of ``layout``, as ``forwarding.tunnel`` does."""
     inner = _IP + around.header
     program.store_number(2, R2, ethernet.TYPE, as_read(around.ethertype))
@@ -81,9 +105,9 @@ def outer(program: Program, layout: Layout, around: Layout) -> None:
     else:
         program.load(2, R5, R2, inner).swap(R5, 16).compute(R5, ">>", 4).compute(R5, "&", 0xFF)
     named = layout.name(f"congestion in {around.family}")
-    program.copy(R4, R5).compute(R4, "&", _CONGESTION_EXPERIENCED)
-    program.jump_if(R4, "!=", _CONGESTION_EXPERIENCED, named)
-    program.compute(R5, "^", _CONGESTION_EXPERIENCED ^ _ECT_0).label(named)
+    program.copy(R4, R5).compute(R4, "&", ip.CONGESTION_EXPERIENCED)
+    program.jump_if(R4, "!=", ip.CONGESTION_EXPERIENCED, named)
+    program.compute(R5, "^", ip.CONGESTION_EXPERIENCED ^ ip.ECT_0).label(named)
     if around.is_ipv4:
         program.store_number(1, R2, _IP, 0x45).store(1, R2, _IP + ipv4.TOS, R5)
         program.copy(R4, R7).compute(R4, "+", around.header)
