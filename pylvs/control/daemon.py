@@ -193,7 +193,7 @@ class Daemon:
         wants = self.place.offload
         offloads = wants != "off" and not self.options.trace
         try:
-            opened = Filter(xdp, offloads, must_offload=wants == "on")
+            opened = Filter(xdp, offloads, wants == "on", spreads=self.place.workers > 1)
         except OSError as error:
             if wants == "on":
                 raise HostError(

@@ -291,7 +291,9 @@ class Rings(Live):
         opened.bind((name, linux.ETH_P_ALL))
         if self._workers > 1:
             place = row, socket.if_nametoindex(name)
-            self._groups[place] = packet_ring.join(opened, self._groups.get(place))
+            fanout = self._filter.fanout if self._filter is not None else None
+            program = fanout.program if fanout is not None else None
+            self._groups[place] = packet_ring.join(opened, self._groups.get(place), program)
         kind = row % packet_ring.RINGS_PER_PORT
         shortest = self._shapes[row - 1].longest if kind else 0
         if self._filter is not None and self._filter.offload is not None:

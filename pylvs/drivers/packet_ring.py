@@ -235,15 +235,21 @@ def take(opened: socket.socket, shape: Shape, shortest: int) -> None:
     )
 
 
-def join(opened: socket.socket, group: int | None) -> int:
-    """Share frames with others by their flows; return the group, a new one for ``None``."""
-    kind = linux.PACKET_FANOUT_UNIQUEID if group is None else 0  # by the hash of their flow
+def join(opened: socket.socket, group: int | None, program: int | None) -> int:
+    """Share frames with others; return the group, a new one for ``None``.
+
+    Whose a frame is ``program`` tells, a BPF program's descriptor, or the hash of its flow.
+    """
+    kind = linux.PACKET_FANOUT_HASH if program is None else linux.PACKET_FANOUT_BPF
+    kind |= linux.PACKET_FANOUT_UNIQUEID if group is None else 0
     place = linux.SOL_PACKET, linux.PACKET_FANOUT
     try:  # else the group would hear what the kernel forwards as it leaves
         ignoring = kind | linux.PACKET_FANOUT_IGNORE_OUTGOING
         opened.setsockopt(*place, (group or 0) | ignoring << 16)
     except OSError:  # before Linux 5.14, which forwards nothing by itself
         opened.setsockopt(*place, (group or 0) | kind << 16)
+    if group is None and program is not None:
+        opened.setsockopt(linux.SOL_PACKET, linux.PACKET_FANOUT_DATA, program)
     return opened.getsockopt(linux.SOL_PACKET, linux.PACKET_FANOUT) & 0xFFFF
 
 

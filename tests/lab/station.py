@@ -7,7 +7,7 @@ station.py serve NAME PORT [proxy]
                                  UDP: answers with name and client
 station.py upload|download HOST PORT BYTES
 station.py datagram HOST PORT COUNT [BYTES]
-station.py talk HOST PORT COUNT      from one port, 500 a second
+station.py talk HOST PORT COUNT [BYTES]      from one port, 500 a second
 """
 
 import contextlib
@@ -131,14 +131,14 @@ def datagram(host, port, count, size=10):
             print(one.recv(65_536).decode())
 
 
-def talk(host, port, count):
+def talk(host, port, count, size=20):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as one:
         one.settimeout(0.2)
         one.connect((host, port))
         answered = 0
         for _ in range(count):
-            one.send(bytes(20))
+            one.send(bytes(size))
             with contextlib.suppress(TimeoutError):
                 one.recv(65_536)
                 answered += 1

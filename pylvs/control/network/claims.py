@@ -344,9 +344,12 @@ _CLEAR: Final = "".join(
 
 
 class Mirror(Protocol):
-    """Who else is to know what is claimed, and what is local: BPF programs."""
+    """Who else is to know what is claimed, and what is local: BPF programs.
 
-    def replace(self, elements: Iterable[Element]) -> None: ...
+    They are told of full NAT's addresses beside.
+    """
+
+    def replace(self, elements: Iterable[Element], pool: Iterable[int] = ()) -> None: ...
 
     def update(self, added: Iterable[Element], removed: Iterable[Element]) -> None: ...
 
@@ -395,7 +398,7 @@ class Claims:
             if isinstance(number, int)
         ]
         if self._mirror:
-            self._mirror.replace([*held, *addresses])
+            self._mirror.replace([*held, *addresses], pool)
         self._by_service, self._users, self._held = by_service, users, held
         self._sets = {name for name, _ in held if _is_of_spans(name)}
         self.update(pending)

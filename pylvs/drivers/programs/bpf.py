@@ -26,6 +26,7 @@ KIND_HOST: Final = 0  # PACKET_HOST
 
 # Helpers.
 MAP_LOOKUP: Final = 1
+MAP_UPDATE: Final = 2
 TIME_NS: Final = 5
 RANDOM_U32: Final = 7
 PROCESSOR: Final = 8
@@ -42,11 +43,13 @@ BEHIND_ETHERNET: Final = 1
 FOR_OUTER: Final = {4: 0x02, 6: 0x04}
 REDIRECT_MAP: Final = 51
 MOVE_END: Final = 65  # bpf_xdp_adjust_tail
+LOAD_BYTES_FROM: Final = 68  # bpf_skb_load_bytes_relative; then where from
+FROM_NETWORK_HEADER: Final = 1
 COARSE_TIME_NS: Final = 160
 XDP_LENGTH: Final = 188
 XDP_LOAD_BYTES: Final = 189
 
-HASH, ARRAY, ARRAY_A_CPU, SOCKETS = 1, 2, 6, 17  # types of maps
+HASH, ARRAY, ARRAY_A_CPU, RECENT, SOCKETS = 1, 2, 6, 9, 17  # types of maps; RECENT forgets the rest
 _NO_PREALLOCATION: Final = 1
 _SHARED: Final = 1 << 10  # BPF_F_MMAPABLE
 

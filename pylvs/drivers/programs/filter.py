@@ -16,11 +16,12 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
+from pylvs.drivers.programs.fanout import Fanout
 from pylvs.drivers.programs.headers import as_read
 from pylvs.drivers.programs.offload import Offload, hindrance
 from pylvs.drivers.xdp import MTU_MAX
@@ -49,6 +50,8 @@ _SIDES: Final = {
     "any_server": FROM_ANY_PORT,
 }
 """The sets of claims that a program looks for, of nftables' rules in their order."""
+
+_Entry = tuple[bpf.Map, bytes]
 
 _KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -20, -4, -3, -2  # on the program's stack
 
@@ -151,16 +154,15 @@ def key_of(name: str, element: str) -> bytes | None:
     """
     side = _SIDES.get(name.removesuffix("6"))
     if side == TO_HOST:
-        return _KEY.pack(_packed(element), 0, side, 0)
+        return _KEY.pack(_packed(address_of(element)), 0, side, 0)
     protocol, *words = element.split(" . ")
     if side is None or protocol not in _PROTOCOLS:
         return None
     port = int(words[1]) if len(words) == 2 else 0
-    return _KEY.pack(_packed(words[0]), _PROTOCOLS[protocol], side, port)
+    return _KEY.pack(_packed(address_of(words[0])), _PROTOCOLS[protocol], side, port)
 
 
-def _packed(text: str) -> bytes:
-    address = address_of(text)
+def _packed(address: int) -> bytes:
     if is_ipv6(address):
         return address.to_bytes(16, "big")
     return _MAPPED + address.to_bytes(4, "big")
@@ -214,15 +216,19 @@ class Filter:
     """The interfaces' programs and the keys that they all look for; raises OSError without bpf.
 
     ``xdp``: they feed XDP sockets.  ``offloads``: they forward what the director lets them, once
-    ``offload`` has its tables.  What is attached goes with the process, however it ends.
+    ``offload`` has its tables.  ``spreads``: packet sockets share frames by ``fanout``.  What is
+    attached goes with the process, however it ends.
     """
 
-    def __init__(self, xdp: bool, offloads: bool = False, must_offload: bool = False) -> None:
+    def __init__(
+        self, xdp: bool, offloads: bool = False, must_offload: bool = False, spreads: bool = False
+    ) -> None:
         self.xdp = xdp
         self._must_offload = must_offload
         self.offload = Offload() if offloads else None
+        self.fanout = Fanout() if spreads else None
         self._map = bpf.Map(bpf.HASH, _KEY.size, 1, _CAPACITY)
-        self._held: set[bytes] = set()
+        self._held: set[_Entry] = set()
         self._is_full = False
         self._is_given_up = False
         self._attached: dict[str, _Attached] = {}
@@ -260,29 +266,42 @@ class Filter:
         assert sockets is not None
         sockets[_U32.pack(queue)] = _U32.pack(descriptor)
 
-    def replace(self, elements: Iterable[tuple[str, str]]) -> None:
-        """Look for these claims and no others."""
-        keys = set(filter(None, (key_of(*one) for one in elements)))
-        self._change(keys - self._held, self._held - keys)
+    def replace(self, elements: Iterable[tuple[str, str]], pool: Iterable[int] = ()) -> None:
+        """Look for these claims and no others; ``pool`` is what full NAT sends from."""
+        entries = {entry for one in elements for entry in self._entries(*one)}
+        if self.fanout is not None:
+            entries |= {(self.fanout.pool, _packed(address)) for address in pool}
+        self._change(entries - self._held, self._held - entries)
 
     def update(self, added: Iterable[tuple[str, str]], removed: Iterable[tuple[str, str]]) -> None:
-        more, less = ([key for one in each if (key := key_of(*one))] for each in (added, removed))
-        self._change(more, less)
+        self._change(
+            *([entry for one in each for entry in self._entries(*one)] for each in (added, removed))
+        )
 
-    def _change(self, added: Iterable[bytes], removed: Iterable[bytes]) -> None:
-        for key in removed:
-            self._held.discard(key)
+    def _entries(self, name: str, element: str) -> Iterator[_Entry]:
+        """Yield where programs are told of a claim."""
+        key = key_of(name, element)
+        if key is not None:
+            yield self._map, key
+        if self.fanout is not None and name.removesuffix("6") == "senders":
+            yield self.fanout.servers, _packed(address_of(element))
+
+    def _change(self, added: Iterable[_Entry], removed: Iterable[_Entry]) -> None:
+        for entry in removed:
+            self._held.discard(entry)
+            known, key = entry
             try:
-                del self._map[key]
+                del known[key]
             except KeyError:
                 pass  # there was no room for it
             except OSError as error:
                 self._give_up(error)
                 return
-        for key in added:
-            self._held.add(key)
+        for entry in added:
+            self._held.add(entry)
+            known, key = entry
             try:
-                self._map[key] = b"\1"
+                known[key] = b"\1"
             except OSError as error:
                 if error.errno not in (errno.E2BIG, errno.ENOMEM):
                     self._give_up(error)
@@ -324,5 +343,6 @@ class Filter:
     def close(self) -> None:
         self._detach()
         self._map.close()
-        if self.offload is not None:
-            self.offload.close()
+        for one in (self.offload, self.fanout):
+            if one is not None:
+                one.close()

@@ -1,0 +1,211 @@
+"""Which worker a packet socket's frame goes to: its connection's, whichever way it goes.
+
+    IP header -> its connection's client, and the port there        -> hash -> worker
+                 from a masqueraded server, or to what full NAT
+                 sends from:      the destination
+                 from others:     the source
+                 an ICMP error:   the other way round, of the packet that it quotes
+                 a later piece:   where its packet's first one went
+
+By the kernel's own hash the two ways of a connection that is translated would part, and a packet's
+pieces from the packets around it.  Nothing depends on it but time and order: the tables are all
+workers'.  So it need not be right about what is rare: pieces that come before the first one, IPv6's
+extension headers but for fragments, a real server that is another's client.
+"""
+
+import os
+from typing import Final
+
+from pylvs.drivers.programs import bpf
+from pylvs.drivers.programs.bpf import (
+    FRAME_POINTER,
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R9,
+    Program,
+)
+from pylvs.drivers.programs.headers import LAYOUTS, Layout
+from pylvs.wire import icmp, ipv4, ipv6, transport
+
+_PIECES: Final = 4_096  # packets whose first piece has come
+_SERVERS: Final = 1 << 20
+_POOL: Final = 1 << 12
+_ADDRESS_SIZE: Final = 16  # IPv4's are mapped into IPv6's
+
+# On the program's stack.  Ends, identification and protocol are a packet's key, all of its pieces'.
+_PACKET, _SOURCE, _DESTINATION, _IDENTIFICATION, _PROTOCOL = -96, -56, -40, -24, -20
+_PORTS, _IS_FIRST, _HASH = -12, -8, -4
+_KEY_SIZE: Final = _PROTOCOL + 4 - _SOURCE
+_HASH_SHIFT: Final = 40
+
+_DONE: Final = ("as it goes", "as it went", "as it goes")
+"""How a client is told, by depth: of the packet, of what an error quotes, of what was tunnelled."""
+_CARRIED: Final = {4: ipv4.IPIP, 6: ipv6.IPV6}
+_FRAGMENTS: Final = {
+    4: (ipv4.FRAGMENT_OFFSET, ipv4.MORE_FRAGMENTS),
+    6: (ipv6.FRAGMENT_OFFSET, ipv6.MORE_FRAGMENTS),
+}
+_WITH_PORTS: Final = (ipv4.TCP, ipv4.UDP, ipv4.SCTP)
+_ERRORS: Final = {
+    4: (icmp.UNREACHABLE, icmp.SOURCE_QUENCH, icmp.TIME_EXCEEDED, icmp.PARAMETER_PROBLEM),
+    6: (
+        icmp.V6_UNREACHABLE,
+        icmp.V6_TOO_BIG,
+        icmp.V6_TIME_EXCEEDED,
+        icmp.V6_PARAMETER_PROBLEM,
+    ),
+}
+
+
+class Fanout:
+    """The program, loaded, and what it knows; raises OSError without bpf.
+
+    Keys of its maps are addresses: of masqueraded ``servers``, and of the ``pool`` that full NAT
+    sends from.
+    """
+
+    def __init__(self) -> None:
+        self.servers = bpf.Map(bpf.HASH, _ADDRESS_SIZE, 1, _SERVERS)
+        self.pool = bpf.Map(bpf.HASH, _ADDRESS_SIZE, 1, _POOL)
+        self._pieces = bpf.Map(bpf.RECENT, _KEY_SIZE, 4, _PIECES)
+        self.program = bpf.load(self._assemble(), bpf.TYPE_SOCKET)
+
+    def _assemble(self) -> bytes:
+        program = Program().copy(R6, R1).set(R7, 0).set(R2, 0)
+        for at in (_IDENTIFICATION, _PROTOCOL, _PORTS, _IS_FIRST):
+            program.store(4, FRAME_POINTER, at, R2)
+        _load(program, R7, _PACKET, 1, "anybody")
+        program.load(1, R2, FRAME_POINTER, _PACKET).compute(R2, ">>", 4)
+        for layout in LAYOUTS:
+            program.jump_if(R2, "==", layout.family, _begin(layout, 0))
+        program.jump("anybody")
+        for depth in range(len(_DONE)):
+            for layout in LAYOUTS:
+                _read(program, layout, depth)
+        program.label("later piece")
+        self._look_up(program, self._pieces, _SOURCE).jump_if(R0, "==", 0, "as it goes")
+        program.load(4, R0, R0).exit()
+        program.label("as it goes")
+        self._choose(program, _SOURCE, _DESTINATION, "to client", "from client")
+        program.label("as it went")
+        self._choose(program, _DESTINATION, _SOURCE, "from client", "to client")
+        for name, address, port in (
+            ("from client", _SOURCE, transport.SOURCE_PORT),
+            ("to client", _DESTINATION, transport.DESTINATION_PORT),
+        ):
+            program.label(name).copy(R1, FRAME_POINTER).compute(R1, "+", address)
+            program.load(2, R2, FRAME_POINTER, _PORTS + port).jump("hash")
+        self._hash(program)
+        return program.label("anybody").set(R0, 0).exit().assemble()
+
+    def _choose(self, program: Program, near: int, far: int, by_far: str, by_near: str) -> None:
+        """Go on by the end that is the client's: the near one, unless that is a server's."""
+        for known, end in ((self.servers, near), (self.pool, far)):
+            self._look_up(program, known, end).jump_if(R0, "!=", 0, by_far)
+        program.jump(by_near)
+
+    def _look_up(self, program: Program, known: bpf.Map, at: int) -> Program:
+        program.copy(R2, FRAME_POINTER).compute(R2, "+", at).load_map(R1, known.descriptor)
+        return program.call(bpf.MAP_LOOKUP)
+
+    def _hash(self, program: Program) -> None:
+        """Hash the address at R1 and the port in R2, and note it for the pieces that follow."""
+        program.label("hash").swap(R2, 16).set(R5, 0)
+        program.load(8, R3, R1).load(8, R4, R1, 8).swap(R3, 64).swap(R4, 64)
+        for word in (R2, R3, R4):
+            program.set_wide(R0, int.from_bytes(os.urandom(8), "little") | 1)
+            program.compute_with(word, "*", R0).compute_with(R5, "+", word)
+        program.compute(R5, ">>", _HASH_SHIFT).store(4, FRAME_POINTER, _HASH, R5)
+        program.load(4, R2, FRAME_POINTER, _IS_FIRST).jump_if(R2, "==", 0, "answer")
+        program.copy(R2, FRAME_POINTER).compute(R2, "+", _SOURCE)
+        program.copy(R3, FRAME_POINTER).compute(R3, "+", _HASH)
+        program.load_map(R1, self._pieces.descriptor).set(R4, 0).call(bpf.MAP_UPDATE)
+        program.label("answer").load(4, R0, FRAME_POINTER, _HASH).exit()
+
+    def close(self) -> None:
+        os.close(self.program)
+        for one in (self.servers, self.pool, self._pieces):
+            one.close()
+
+
+def _begin(layout: Layout, depth: int) -> str:
+    return layout.name(f"at {depth}")
+
+
+def _load(program: Program, base: int, to: int, size: int, otherwise: str) -> None:
+    """Copy bytes of the packet to the stack, from the place in register ``base`` on."""
+    program.copy(R1, R6).copy(R2, base).copy(R3, FRAME_POINTER).compute(R3, "+", to)
+    program.set(R4, size).set(R5, bpf.FROM_NETWORK_HEADER).call(bpf.LOAD_BYTES_FROM)
+    program.jump_if(R0, "!=", 0, otherwise)
+
+
+def _read(program: Program, layout: Layout, depth: int) -> None:
+    """Read the IP header at R7, and what is behind it: R9 where that is, R8 what."""
+    done, behind, ports = (
+        _DONE[depth],
+        *(layout.name(f"{one} {depth}") for one in ("behind", "ports")),
+    )
+    program.label(_begin(layout, depth))
+    _load(program, R7, _PACKET, layout.header, _DONE[depth - 1] if depth else "anybody")
+    _put_address(program, layout, layout.source, _SOURCE)
+    _put_address(program, layout, layout.destination, _DESTINATION)
+    program.load(1, R8, FRAME_POINTER, _PACKET + layout.protocol).copy(R9, R7)
+    if layout.is_ipv4:
+        program.load(1, R2, FRAME_POINTER, _PACKET).compute(R2, "&", 0x0F).compute(R2, "<<", 2)
+        program.compute_with(R9, "+", R2)
+        program.load(2, R2, FRAME_POINTER, _PACKET + ipv4.IDENTIFICATION)
+        program.load(2, R3, FRAME_POINTER, _PACKET + ipv4.FRAGMENT)
+    else:
+        program.compute(R9, "+", ipv6.HEADER_SIZE).jump_if(R8, "!=", ipv6.FRAGMENT, behind)
+        _load(program, R9, _PACKET, ipv6.FRAGMENT_SIZE, done)
+        program.load(1, R8, FRAME_POINTER, _PACKET).compute(R9, "+", ipv6.FRAGMENT_SIZE)
+        program.load(4, R2, FRAME_POINTER, _PACKET + ipv6.FRAGMENT_IDENTIFICATION)
+        program.load(2, R3, FRAME_POINTER, _PACKET + ipv6.FRAGMENT_FIELD)
+    program.swap(R3, 16)
+    offset, more = _FRAGMENTS[layout.family]
+    if depth:
+        program.jump_if(R3, "&", offset, done)  # there are no ports
+    else:
+        program.store(4, FRAME_POINTER, _IDENTIFICATION, R2)
+        program.store(4, FRAME_POINTER, _PROTOCOL, R8).jump_if(R3, "&", offset, "later piece")
+        program.compute(R3, "&", more).store(4, FRAME_POINTER, _IS_FIRST, R3)
+    program.label(behind)
+    for protocol in _WITH_PORTS:
+        program.jump_if(R8, "==", protocol, ports)
+    if depth == 0:
+        _read_error(program, layout)
+    if depth == 1:
+        program.copy(R7, R9)
+        for inner in LAYOUTS:
+            program.jump_if(R8, "==", _CARRIED[inner.family], _begin(inner, 2))
+    program.jump(done).label(ports)
+    _load(program, R9, _PORTS, transport.PORTS_SIZE, done)
+    program.jump(done)
+
+
+def _read_error(program: Program, layout: Layout) -> None:
+    """Go on with what an ICMP error quotes, if it is one."""
+    kind = ipv4.ICMP if layout.is_ipv4 else ipv6.ICMP
+    program.jump_if(R8, "!=", kind, _DONE[0])
+    _load(program, R9, _PACKET, 1, _DONE[0])
+    program.load(1, R2, FRAME_POINTER, _PACKET)
+    program.copy(R7, R9).compute(R7, "+", icmp.HEADER_SIZE)
+    for error in _ERRORS[layout.family]:
+        program.jump_if(R2, "==", error, _begin(layout, 1))
+
+
+def _put_address(program: Program, layout: Layout, at: int, to: int) -> None:
+    if layout.is_ipv4:
+        program.store_number(8, FRAME_POINTER, to, 0)
+        program.store_number(4, FRAME_POINTER, to + 8, int.from_bytes(b"\0\0\xff\xff", "little"))
+    begin = _ADDRESS_SIZE - layout.address_size
+    for part in range(0, layout.address_size, 4):
+        program.load(4, R2, FRAME_POINTER, _PACKET + at + part)
+        program.store(4, FRAME_POINTER, to + begin + part, R2)
