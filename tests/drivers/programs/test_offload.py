@@ -20,7 +20,7 @@ from pylvs.jit import entrance
 from pylvs.tables.connections import flows
 from pylvs.tables.layouts.shared import OPEN_FLOW, SHUT, VACANT, WARMING
 from tests import programs
-from tests.conftest import examples
+from tests.conftest import UNCOMPILED, examples
 from tests.packets import ethernet, internet_checksum, ipv4, ipv6, number, tcp, udp
 from tests.world import CLIENT, CLIENT6, VIP, VIP6, World
 
@@ -154,6 +154,7 @@ def _one_processor():
 
 
 METHODS = [("-m", 0), ("-g", 0), ("-i", 0), ("-i", 6)]
+KINDS = [(*method, way) for method in METHODS for way in ("tcx", "xdp")]
 TUNNELS = [("-i", 0, way) for way in ("tcx", "xdp")]
 
 
@@ -161,9 +162,7 @@ def name_of(kind):
     return f"{kind[0][1:]}{kind[1] or ''}-{kind[2]}" if isinstance(kind, tuple) else None
 
 
-@pytest.fixture(
-    params=[(*method, way) for method in METHODS for way in ("tcx", "xdp")], ids=name_of
-)
+@pytest.fixture(params=KINDS, ids=name_of)
 def offloaded(request):
     if os.geteuid():
         pytest.skip("only root may load programs")
@@ -176,10 +175,10 @@ def offloaded(request):
     made.close()
 
 
-KINDS = [(family, protocol) for family in (4, 6) for protocol in (6, 17)]
+PROTOCOLS = [(family, protocol) for family in (4, 6) for protocol in (6, 17)]
 
 
-@pytest.mark.parametrize(("family", "protocol"), KINDS)
+@pytest.mark.parametrize(("family", "protocol"), PROTOCOLS)
 @examples(60)
 @given(data=st.data())
 def test_the_kernel_sends_what_the_director_would(offloaded, family, protocol, data):
@@ -246,7 +245,7 @@ def test_odd_packets_are_the_directors(offloaded):
     assert offloaded.run(fits) is not None
 
 
-@pytest.mark.parametrize(("family", "protocol"), KINDS)
+@pytest.mark.parametrize(("family", "protocol"), PROTOCOLS)
 def test_a_checksum_that_its_sender_left_unfinished(offloaded, family, protocol):
     """Is mended by tcx as it is; XDP leaves it to that, and into a tunnel goes no such packet."""
     offloaded.establish(family, protocol, offloaded.is_nat)
@@ -427,6 +426,12 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.parametrize(
+    "offloaded",
+    [("-m", 0, "tcx"), ("-i", 6, "xdp")] if UNCOMPILED else KINDS,  # a minute each
+    indirect=True,
+    ids=name_of,
+)
 @examples(40)
 @given(steps=STEPS, protocol=st.sampled_from([6, 17]), family=st.sampled_from([4, 6]))
 def test_whatever_comes_the_kernel_makes_no_difference(offloaded, steps, protocol, family):
