@@ -21,7 +21,7 @@ from pyroute2 import IPRoute
 
 from pylvs.control.network.claims import claims_of, elements_of
 from pylvs.drivers import linux
-from pylvs.drivers.live import Live, Rings, TunTap
+from pylvs.drivers.live import Common, Live, Rings, TunTap
 from pylvs.drivers.programs.filter import Filter
 from pylvs.engine.director import OWN_MEMORY
 from pylvs.engine.loop import SEGMENTS_LIMIT
@@ -47,14 +47,14 @@ class Wires:
         self._outside = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         self._outside.setsockopt(linux.SOL_PACKET, linux.PACKET_IGNORE_OUTGOING, 1)
         self._outside.setblocking(False)
-        self._filter = Filter(xdp=True) if driver == "xdp" else None
-        groups: dict[tuple[int, int], int] = {}
+        self._filter = None if self._is_tap else Filter(driver == "xdp", workers=workers)
+        common = Common(workers)
         self._drivers: list[Live] = []
         for worker in range(workers):
             if self._is_tap:
                 self._drivers += [TunTap(name, SEGMENTS_LIMIT, workers=workers) for name in _OUTER]
             else:
-                shared = SEGMENTS_LIMIT, self._filter, worker, workers, groups
+                shared = SEGMENTS_LIMIT, self._filter, worker, common
                 self._drivers.append(Rings(_PORTS, *shared))
         if self._is_tap:
             self._set_up(_OUTER)
@@ -93,10 +93,10 @@ class Wires:
     def attach(self, reservation: Any, begin: int) -> None:
         """It has memory of its own, the director's in front."""
 
-    def claim(self, elements: Iterable[tuple[str, str]]) -> None:
-        """Have XDP sockets take these claims, if there are any."""
+    def claim(self, elements: Iterable[tuple[str, str]], pool: Iterable[int]) -> None:
+        """Have the interfaces' programs know these claims, and what full NAT sends from."""
         if self._filter is not None:
-            self._filter.replace(elements)
+            self._filter.replace(elements, pool)
 
     def put(self, port: int, data: bytes) -> None:
         self._outside.sendto(data, (_OUTER[port], 0))
@@ -111,7 +111,8 @@ class Wires:
                 if count:
                     self._turn = number
                     self.by_worker[number * len(self.by_worker) // len(self._drivers)] += count
-                    self.by_xdp += int((frames["slot"][:count] >= one.umem[0]["begin"]).sum())
+                    slots, umem = frames["slot"][:count], one.umem[0]
+                    self.by_xdp += int(((slots >= umem["begin"]) & (slots < umem["end"])).sum())
                     if self._is_tap:
                         frames["port_in"][:count] = number % len(_PORTS)
                     self._awaited -= count
@@ -155,6 +156,9 @@ class Wires:
     def descriptors(self) -> list[int]:
         return [descriptor for one in self._drivers for descriptor in one.descriptors()]
 
+    def let_go(self) -> None:
+        """It is never bound anew."""
+
     def rebind(self, port: int) -> None:
         """Nothing is lost here that could come back."""
 
@@ -190,5 +194,6 @@ class WiredGuest(Guest):
         services = self.manager.copy_services().values()
         local = self.manager.own.local
         claims = {claim for service in services for claim in claims_of(service, local)}
-        self.driver.claim({element for claim in claims for element in elements_of(claim)})
+        elements = {element for claim in claims for element in elements_of(claim)}
+        self.driver.claim(elements, self.manager.own.pool)
         return result

@@ -40,7 +40,7 @@ from pylvs.control.network.watch import Network
 from pylvs.control.reload import reload
 from pylvs.drivers import linux
 from pylvs.drivers.base import Driver
-from pylvs.drivers.live import Rings, TunTap
+from pylvs.drivers.live import Common, Rings, TunTap
 from pylvs.drivers.pcap import Writer
 from pylvs.drivers.programs.filter import Filter
 from pylvs.drivers.programs.offload import Offload
@@ -193,7 +193,7 @@ class Daemon:
         wants = self.place.offload
         offloads = wants != "off" and not self.options.trace
         try:
-            opened = Filter(xdp, offloads, wants == "on", spreads=self.place.workers > 1)
+            opened = Filter(xdp, offloads, wants == "on", self.place.workers)
         except OSError as error:
             if wants == "on":
                 raise HostError(
@@ -214,15 +214,14 @@ class Daemon:
         """Return the driver of each worker."""
         place = self.place
         drivers: list[Driver] = []
-        groups: dict[tuple[int, int], int] = {}
+        common = Common(place.workers)
         for worker in range(place.workers):
             driver: Driver
             if self.hosted:
                 name, layer = place.tap or place.tun, 2 if place.tap else 3
                 driver = TunTap(name, SEGMENTS_LIMIT, layer, place.workers)
             else:
-                shared = SEGMENTS_LIMIT, self.filter
-                driver = Rings(place.interfaces, *shared, worker, place.workers, groups)
+                driver = Rings(place.interfaces, SEGMENTS_LIMIT, self.filter, worker, common)
             self._undo.callback(driver.close)
             drivers.append(driver)
         return drivers
@@ -302,6 +301,8 @@ class Daemon:
         self.claim_again()
         name = self.driver.ports[port].name
         failed = []
+        for worker in self.engine.workers:
+            worker.call(worker.driver.let_go)
         for worker in self.engine.workers:
             try:
                 worker.call(partial(worker.driver.rebind, port))

@@ -46,6 +46,9 @@ class Driver(Protocol):
     def descriptors(self) -> list[int]:
         """Return the file descriptors that become readable when frames arrive."""
 
+    def let_go(self) -> None:
+        """Give up what workers share, before all of them rebind."""
+
     def rebind(self, port: int) -> None:
         """Go on with the interface that has the port's name now; raises OSError, HostError."""
 
@@ -77,6 +80,9 @@ class Wrapper:
 
     def descriptors(self) -> list[int]:
         return self._inner.descriptors()
+
+    def let_go(self) -> None:
+        self._inner.let_go()
 
     def rebind(self, port: int) -> None:
         self._inner.rebind(port)

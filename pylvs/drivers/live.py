@@ -24,8 +24,15 @@ from pylvs.wire import ethernet
 
 log = logging.getLogger("pylvs")
 
-Groups = dict[tuple[int, int], int]
-"""The fan-out group of each ring, by its row and its interface's index."""
+
+class Common:
+    """What the drivers of several workers share."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.groups: dict[tuple[int, int], int] = {}
+        """The fan-out group of each ring, by its row and its interface's index."""
+        self.xdp = xdp.Shared(workers) if workers > 1 else None
 
 
 @compiled
@@ -99,7 +106,7 @@ def release_slots(memory, umem, frames, count):
     """Give back the places of the first ``count`` received frames."""
     for row in range(count):
         slot = frames[row].slot
-        if slot >= umem[0].begin:
+        if xdp.holds(umem[0], slot):
             xdp.spare(memory, umem[0], slot)
         elif slot != NONE:
             packet_ring.release(memory, slot)
@@ -160,6 +167,9 @@ class Live:
         """Begin to receive; ``begin`` is a multiple of the page size."""
         self._reservation, self._begin = reservation, begin
 
+    def let_go(self) -> None:
+        """Nothing is shared here."""
+
     def rebind(self, port: int) -> None:
         """Nothing is lost here that could come back."""
 
@@ -200,8 +210,8 @@ class Rings(Live):
     """A driver: interfaces' packet rings, and XDP sockets to send by.
 
     With a ``Filter`` for XDP they receive as well.  ``segments`` is how many segments the GSO
-    frames of one batch may stand for.  One of several ``workers`` has its share of the flows, by
-    the fan-out ``groups`` that all of them know, and of the queues.
+    frames of one batch may stand for.  One of several workers gets its share of the connections:
+    by the fan-out groups and the XDP sockets that they have in ``common``.
     """
 
     def __init__(
@@ -210,12 +220,11 @@ class Rings(Live):
         segments: int,
         claimed: Filter | None = None,
         worker: int = 0,
-        workers: int = 1,
-        groups: Groups | None = None,
+        common: "Common | None" = None,
     ) -> None:
         super().__init__(segments)
-        self._worker, self._workers = worker, workers
-        self._groups: Groups = {} if groups is None else groups
+        self._worker = worker
+        self._common = common or Common(1)
         self._packet_sockets: list[socket.socket] = []
         self._filter = claimed
         self._receives_by_xdp = claimed is not None and claimed.xdp
@@ -225,7 +234,8 @@ class Rings(Live):
                 self.ports.append(packet_ring.port_of(name))
                 for _ in range(packet_ring.RINGS_PER_PORT):
                     self._packet_sockets.append(packet_ring.open_socket(name))
-            self._xdp = xdp.Sockets(self._queues(), self._receives_by_xdp)
+            shared = self._common.xdp if self._receives_by_xdp else None
+            self._xdp = xdp.Sockets(self._queues(), self._receives_by_xdp, shared)
         except BaseException:
             self.close()
             raise
@@ -237,26 +247,32 @@ class Rings(Live):
         self._rings_size = sum(shape.ring_size for shape in self._shapes)
         self.memory_size = self._rings_size + self._xdp.memory_size
 
-    def _queues(self) -> list[tuple[int, str, int]]:
-        """Return whose XDP sockets there are to be: one to send by, or all to receive by."""
+    def _queues(self) -> list[xdp.Queue]:
+        """Return whose XDP sockets there are to be: one to send by, or all to receive by.
+
+        The first one of an interface is to send by.
+        """
         queues = []
+        worker, workers = self._worker, self._common.workers
         for row, port in enumerate(self.ports):
             count = xdp.queues_of(port.name, "rx" if self._receives_by_xdp else "tx")
-            if not self._receives_by_xdp:
-                queues += [(row, port.name, self._worker)] if self._worker < count else []
-                continue
-            if port.mtu > xdp.MTU_MAX:
-                raise HostError(
-                    f"--driver xdp takes an MTU of {xdp.MTU_MAX} at most, {port.name} has "
-                    f"{port.mtu}; use --driver packet"
-                )
-            queues += [(row, port.name, one) for one in range(self._worker, count, self._workers)]
-        for row, port in enumerate(self.ports):
-            if row not in [queue[0] for queue in queues]:
+            if self._receives_by_xdp:
+                if port.mtu > xdp.MTU_MAX:
+                    raise HostError(
+                        f"--driver xdp takes an MTU of {xdp.MTU_MAX} at most, {port.name} has "
+                        f"{port.mtu}; use --driver packet"
+                    )
+                numbers = ((worker + one) % count for one in range(count))
+                queues += [
+                    xdp.Queue(row, port.name, one, one % workers == worker) for one in numbers
+                ]
+            elif worker < count:
+                queues.append(xdp.Queue(row, port.name, worker))
+            else:
                 log.warning(
                     "%s has fewer queues than there are workers, so worker %d sends more slowly: "
                     "ethtool -L %s rx %d tx %d",
-                    *(port.name, self._worker, port.name, self._workers, self._workers),
+                    *(port.name, worker, port.name, workers, workers),
                 )
         return queues
 
@@ -289,11 +305,12 @@ class Rings(Live):
             ring[field] = getattr(shape, field)
         ring["left"] = shape.slots_per_block
         opened.bind((name, linux.ETH_P_ALL))
-        if self._workers > 1:
+        if self._common.workers > 1:
             place = row, socket.if_nametoindex(name)
             fanout = self._filter.fanout if self._filter is not None else None
             program = fanout.program if fanout is not None else None
-            self._groups[place] = packet_ring.join(opened, self._groups.get(place), program)
+            groups = self._common.groups
+            groups[place] = packet_ring.join(opened, groups.get(place), program)
         kind = row % packet_ring.RINGS_PER_PORT
         shortest = self._shapes[row - 1].longest if kind else 0
         if self._filter is not None and self._filter.offload is not None:
@@ -315,9 +332,9 @@ class Rings(Live):
             self.sockets = records(xdp.SOCKET, 0)
         else:
             self.sockets = self._xdp.table
-            for row, (port, name, queue) in reversed([*enumerate(self._xdp.present)]):
-                if queue < xdp.queues_of(name, "tx"):  # nothing would ever leave by another
-                    self.rings[packet_ring.RINGS_PER_PORT * port]["xdp"] = row
+            for row, queue in reversed([*enumerate(self._xdp.present)]):
+                if queue.number < xdp.queues_of(queue.interface, "tx"):  # or nothing would leave
+                    self.rings[packet_ring.RINGS_PER_PORT * queue.port]["xdp"] = row
         if self._receives_by_xdp:
             self._feed()
 
@@ -333,10 +350,16 @@ class Rings(Live):
         """Have the programs feed the XDP sockets that receive."""
         assert self._filter is not None
         try:
-            for row, (_, name, queue) in enumerate(self._xdp.present):
-                self._filter.feed(name, queue, self._xdp.opened[row].fileno())
+            for queue, opened in zip(self._xdp.present, self._xdp.opened, strict=True):
+                where = queue.interface, queue.number, self._worker
+                self._filter.feed(*where, opened.fileno())
         except OSError as error:
             raise _no_program(error) from None
+
+    def let_go(self) -> None:
+        self.rings["xdp"] = NONE
+        self._xdp.close()
+        self.sockets = records(xdp.SOCKET, 0)
 
     def rebind(self, port: int) -> None:
         """Go on with the interface that has the port's name now; raises OSError, HostError."""
@@ -347,8 +370,6 @@ class Rings(Live):
             with self._packet_sockets[row]:  # closed when the new ring is in its place
                 self._packet_sockets[row] = packet_ring.open_socket(self.ports[port].name)
                 self._open_ring(row)
-        self.rings["xdp"] = NONE
-        self._xdp.close()
         self._open_xdp()
 
     def descriptors(self) -> list[int]:

@@ -52,6 +52,9 @@ class Loopback:
     def descriptors(self) -> list[int]:
         return []
 
+    def let_go(self) -> None:
+        """Nothing is shared here."""
+
     def rebind(self, port: int) -> None:
         """Nothing is lost here that could come back."""
 

@@ -7,6 +7,10 @@
 
     chunk | 256 of headroom | Ethernet frame ... |
 
+Several workers have a socket each at every queue, so that each gets its own connections' frames
+whichever queue they come by (``programs.filter`` chooses).  A queue's fill and completion rings are
+one worker's, who owns it, and chunks that gather at one are every other's: in the reserve.
+
 A socket that only sends needs no program and no bpf, and takes 0.8 us a frame where sendto takes
 1.8 and sendmmsg 1.2 (veth): what a packet ring received leaves by one, unless it stands for many.
 The offload state that a packet socket tells is not to be had here: a checksum that its sender left
@@ -19,7 +23,7 @@ import os
 import socket
 import struct
 import time
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -45,11 +49,11 @@ RING_ENTRIES: Final = 4_096
 CHUNKS_TO_RECEIVE: Final = 2 * RING_ENTRIES  # a socket: a full fill ring, and as many on their way
 CHUNKS_TO_SEND: Final = 512
 """2 MB, so that four interfaces get by with the memory that anybody may lock."""
+_KEPT: Final = 256
+"""Chunks that a worker who shares them has at hand: a batch's."""
 _MASK: Final = RING_ENTRIES - 1
 _COUNTER: Final = 0xFFFF_FFFF
 _DESCRIPTION: Final = 16  # struct xdp_desc: address u64, length u32, options u32
-NOWHERE: Final = 1 << 62
-"""Where chunks begin that do not exist: behind all memory."""
 _TRIES, _TRY_S = 100, 0.01
 _KICKS: Final = 64
 """Calls that have the kernel send: it takes 32 frames a call."""
@@ -63,6 +67,7 @@ SOCKET: Final = np.dtype(
         ("descriptor", np.int64),
         ("port", np.int64),
         ("receives", np.int64),
+        ("owns", np.int64),  # its queue's fill and completion rings are this worker's to see to
         ("pending", np.int64),  # frames in the send ring that the kernel has not taken
         # Where each ring's counters, entries and need for a call lie in memory.
         *((f"{ring}_{place}", np.int64) for ring in RINGS for place in _PLACES),
@@ -72,8 +77,13 @@ SOCKET: Final = np.dtype(
 UMEM: Final = np.dtype(
     [
         ("begin", np.int64),  # in memory
+        ("end", np.int64),
         ("spare", np.int64),  # where the numbers of spare chunks lie, u32 each
         ("spare_count", np.int64),
+        # Of workers who share chunks: where their mutex is in the process, or 0; and in memory,
+        # behind their count, the numbers of those that are nobody's.
+        ("lock", np.int64),
+        ("reserve", np.int64),
     ]
 )
 
@@ -150,6 +160,7 @@ def send_copy(memory, umem, entry, frame):
     """Send a copy of a frame from elsewhere, which stays; return whether there was room."""
     if umem.spare_count == 0:
         _take_back_sent(memory, umem, entry)
+        _draw(memory, umem, _KEPT)
         if umem.spare_count == 0:
             return False
     number = load_native_u32(memory, umem.spare + 4 * (umem.spare_count - 1))
@@ -192,10 +203,16 @@ def kick(memory, entry):
 @compiled
 def lies_in_chunk(umem, frame):
     """Whether a frame is still where it was received: what was built anew lies elsewhere."""
-    if frame.slot < umem.begin:
+    if not holds(umem, frame.slot):
         return False
     begin = frame.offset - frame.slot
     return begin >= 0 and begin + frame.length <= CHUNK_SIZE
+
+
+@compiled
+def holds(umem, place):
+    """Whether a place in memory is in a chunk."""
+    return umem.begin <= place < umem.end
 
 
 @compiled
@@ -207,7 +224,44 @@ def spare(memory, umem, place):
 
 
 @compiled
+def _draw(memory, umem, wanted):
+    """Have so many spare chunks, if the reserve has them."""
+    if umem.lock == 0 or umem.spare_count >= wanted:
+        return
+    linux.lock_mutex(umem.lock)
+    left = load_native_u32(memory, umem.reserve)
+    count = min(left, wanted - umem.spare_count)
+    _move(memory, umem.spare, umem.spare_count, umem.reserve + 4, left - count, count)
+    store_native_u32(memory, umem.reserve, left - count)
+    linux.unlock_mutex(umem.lock)
+    umem.spare_count += count
+
+
+@compiled
+def _give(memory, umem):
+    """Leave spare chunks to the others, but for some."""
+    count = umem.spare_count - _KEPT
+    if umem.lock == 0 or count <= 0:
+        return
+    umem.spare_count = _KEPT
+    linux.lock_mutex(umem.lock)
+    left = load_native_u32(memory, umem.reserve)
+    _move(memory, umem.reserve + 4, left, umem.spare, _KEPT, count)
+    store_native_u32(memory, umem.reserve, left + count)
+    linux.unlock_mutex(umem.lock)
+
+
+@compiled
+def _move(memory, to, to_place, numbers, place, count):
+    for k in range(count):
+        number = load_native_u32(memory, numbers + 4 * (place + k))
+        store_native_u32(memory, to + 4 * (to_place + k), number)
+
+
+@compiled
 def _take_back_sent(memory, umem, entry):
+    if not entry.owns:
+        return
     consumed = load_native_u32(memory, entry.completed_consumed)
     produced = load_native_u32(memory, entry.completed_produced)
     if consumed == produced:
@@ -227,11 +281,17 @@ def recycle(memory, umem, entry):
     _take_back_sent(memory, umem, entry)
     if entry.pending:
         kick(memory, entry)
-    if not entry.receives:
-        return
+    if entry.receives and entry.owns:
+        _fill(memory, umem, entry)
+    _give(memory, umem)
+
+
+@compiled
+def _fill(memory, umem, entry):
     produced = load_native_u32(memory, entry.filling_produced)
     waiting = (produced - load_native_u32(memory, entry.filling_consumed)) & _COUNTER
     room = RING_ENTRIES - waiting
+    _draw(memory, umem, room)
     if room == 0 or umem.spare_count == 0:
         return
     for _ in range(min(room, umem.spare_count)):
@@ -256,16 +316,22 @@ _OPTIONS: Final = (
     (linux.XDP_UMEM_COMPLETION_RING, linux.XDP_PGOFF_COMPLETION_RING, 8),
 )
 """What makes each of ``RINGS``, where in the socket's file it lies, and the size of its entries."""
+_OF_SOCKETS: Final = 2
+"""How many of them are each socket's own; the others are its queue's."""
+
+
+def _directory(name: str) -> str:
+    return f"/sys/class/net/{name}"
 
 
 def is_card(name: str) -> bool:
     """Whether an interface has hardware behind it."""
-    return os.path.exists(f"/sys/class/net/{name}/device")
+    return os.path.exists(f"{_directory(name)}/device")
 
 
 def queues_of(name: str, direction: str) -> int:
     """Return how many queues an interface has, ``rx`` or ``tx``."""
-    listed = os.listdir(f"/sys/class/net/{name}/queues")
+    listed = os.listdir(f"{_directory(name)}/queues")
     return sum(one.startswith(f"{direction}-") for one in listed)
 
 
@@ -281,84 +347,141 @@ def _bind(opened: socket.socket, address: bytes) -> None:
         time.sleep(_TRY_S)
 
 
+class Shared:
+    """What the sockets of several workers have in common: chunks, and the queues' own rings."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.mutex = linux.Mutex()
+        self.pools: dict[tuple[int, int], socket.socket] = {}
+        """The first socket at each queue, by its interface's index: others there name it."""
+        self.host: Sockets | None = None
+        """In whose memory the chunks lie."""
+
+
+class Queue(NamedTuple):
+    """Where a socket is bound."""
+
+    port: int
+    interface: str
+    number: int
+    owned: bool = True
+
+
 class Sockets:
     """The sockets of some interfaces' queues, their rings and chunks, in a part of a reservation.
 
-    ``queues`` are ports, their interfaces' names, and queues; ``table`` SOCKET[queues], and
-    ``umem`` UMEM[1], are what compiled code has of them.
+    ``table`` SOCKET[queues], and ``umem`` UMEM[1], are what compiled code has of them.  What other
+    workers' sockets share is ``shared``; all are closed before one is opened anew.
     """
 
-    def __init__(self, queues: list[tuple[int, str, int]], receives: bool) -> None:
+    def __init__(self, queues: list[Queue], receives: bool, shared: Shared | None = None) -> None:
         self.queues = queues
         self.present = queues  # those whose interfaces there are
         self._receives = receives
         self._chunks = len(queues) * (CHUNKS_TO_RECEIVE if receives else CHUNKS_TO_SEND)
+        self._shared = shared
+        if shared is not None:
+            self._chunks += shared.workers * CHUNKS_TO_SEND
+            shared.host = shared.host or self
         self.table = records(SOCKET, len(queues))
         self.umem = records(UMEM, 1)
-        self.umem[0]["begin"] = NOWHERE
-        self._spare_space = linux.page_up(4 * self._chunks)
+        self._numbers_space = linux.page_up(4 * (self._chunks + 1))
         self._chunks_size = self._chunks * CHUNK_SIZE
         self.memory_size = 0
         if queues:
-            self.memory_size = len(queues) * SOCKET_SPACE + self._spare_space + self._chunks_size
+            self.memory_size = len(queues) * SOCKET_SPACE + self._numbers_space
+            if shared is None or shared.host is self:
+                self.memory_size += self._numbers_space + self._chunks_size
         self.opened: list[socket.socket] = []
+        self._pools: dict[tuple[int, int], socket.socket] = {} if shared is None else shared.pools
         self._reservation: linux.Reservation | None = None
         self._begin = 0
 
     def open(self, reservation: linux.Reservation, begin: int) -> None:
         """Make the sockets, in ``memory_size`` bytes from ``begin`` on; raises HostError."""
         self._reservation, self._begin = reservation, begin
-        self.present = [one for one in self.queues if os.path.exists(f"/sys/class/net/{one[1]}")]
+        self.present = [one for one in self.queues if os.path.exists(_directory(one.interface))]
         self.table = records(SOCKET, len(self.present))
         if not self.present:
             return
-        umem = self.umem[0]
-        umem["spare"] = begin + len(self.queues) * SOCKET_SPACE
-        umem["begin"] = umem["spare"] + self._spare_space
-        numbers = reservation.array[int(umem["spare"]) :][: 4 * self._chunks].view(np.uint32)
-        numbers[:] = np.arange(self._chunks)
-        umem["spare_count"] = self._chunks
-        for row, (port, name, queue) in enumerate(self.present):
+        self._lay_out_chunks(reservation.array, begin + len(self.queues) * SOCKET_SPACE)
+        for row, queue in enumerate(self.present):
             try:
-                self._open(row, port, name, queue)
+                self._open(row, queue)
             except OSError as error:
                 self.close()
                 reason = error.strerror or error
-                raise HostError(f"no XDP socket for queue {queue} of {name}: {reason}") from None
+                where = f"queue {queue.number} of {queue.interface}"
+                raise HostError(f"no XDP socket for {where}: {reason}") from None
 
-    def _open(self, row: int, port: int, name: str, queue: int) -> None:
+    def _lay_out_chunks(self, memory: Any, spare: int) -> None:
+        """Have all chunks be spare, or in the reserve of those who share them."""
+        umem, numbers = self.umem[0], np.arange(self._chunks, dtype=np.uint32)
+        umem["spare"] = spare
+        shared = self._shared
+        if shared is None:
+            umem["begin"] = spare + 2 * self._numbers_space
+            umem["end"] = umem["begin"] + self._chunks_size
+            umem["spare_count"] = self._chunks
+            memory[spare:][: numbers.nbytes] = numbers.view(np.uint8)
+            return
+        umem["spare_count"] = 0
+        umem["lock"] = shared.mutex.address
+        assert shared.host is not None
+        if shared.host is self:
+            umem["reserve"] = spare + self._numbers_space
+            umem["begin"] = umem["reserve"] + self._numbers_space
+            umem["end"] = umem["begin"] + self._chunks_size
+        else:
+            for name in ("reserve", "begin", "end"):
+                umem[name] = shared.host.umem[0][name]
+        if not self._pools:
+            filled = np.concatenate((np.array([self._chunks], np.uint32), numbers))
+            memory[int(umem["reserve"]) :][: filled.nbytes] = filled.view(np.uint8)
+
+    def _open(self, row: int, queue: Queue) -> None:
         assert self._reservation is not None
         opened = socket.socket(linux.AF_XDP, socket.SOCK_RAW, 0)
         self.opened.append(opened)
-        if row == 0:
+        place = socket.if_nametoindex(queue.interface), queue.number
+        first, of_queue = next(iter(self._pools.values()), None), self._pools.get(place)
+        if first is None:
             where = self._reservation.address + int(self.umem[0]["begin"])
             request = struct.pack("<QQIIII", where, self._chunks_size, CHUNK_SIZE, 0, 0, 0)
             opened.setsockopt(linux.SOL_XDP, linux.XDP_UMEM_REG, request)
-        for option, _, _ in _OPTIONS:
+        for option, _, _ in _OPTIONS[: _OF_SOCKETS if of_queue else None]:
             opened.setsockopt(linux.SOL_XDP, option, RING_ENTRIES)
+        other = of_queue or first
+        how = linux.XDP_SHARED_UMEM if other else linux.XDP_COPY | linux.XDP_USE_NEED_WAKEUP
+        address = (linux.AF_XDP, how, *place, other.fileno() if other else 0)
+        _bind(opened, struct.pack("<HHIII", *address))
+        self._pools.setdefault(place, opened)
+        self._map_rings(row, opened)
+        entry = self.table[row]
+        entry["descriptor"] = opened.fileno()
+        entry["port"] = queue.port
+        entry["receives"] = self._receives
+        entry["owns"] = queue.owned
+        linux.enlarge_send_buffer(opened)
+
+    def _map_rings(self, row: int, opened: socket.socket) -> None:
+        assert self._reservation is not None
         told = opened.getsockopt(linux.SOL_XDP, linux.XDP_MMAP_OFFSETS, _OFFSETS.size)
         offsets = _OFFSETS.unpack(told)
-        entry = self.table[row]
         for number, (ring, (_, place, size)) in enumerate(zip(RINGS, _OPTIONS, strict=True)):
             at = self._begin + row * SOCKET_SPACE + number * _RING_SPACE
             of_ring = offsets[4 * number : 4 * number + 4]
             whole = linux.page_up(of_ring[2] + RING_ENTRIES * size)
             self._reservation.map_file(opened.fileno(), at, whole, place)
-            for name_of_place, offset in zip(_PLACES, of_ring, strict=True):
-                entry[f"{ring}_{name_of_place}"] = at + offset
-        entry["descriptor"] = opened.fileno()
-        entry["port"] = port
-        entry["receives"] = self._receives
-        how = linux.XDP_SHARED_UMEM if row else linux.XDP_COPY | linux.XDP_USE_NEED_WAKEUP
-        shared = self.opened[0].fileno() if row else 0
-        address = (linux.AF_XDP, how, socket.if_nametoindex(name), queue, shared)
-        _bind(opened, struct.pack("<HHIII", *address))
-        linux.enlarge_send_buffer(opened)
+            for name, offset in zip(_PLACES, of_ring, strict=True):
+                self.table[row][f"{ring}_{name}"] = at + offset
 
     def close(self) -> None:
         """Close the sockets; their rings are unmapped first, which would keep them bound."""
         if self._reservation is not None and self.opened:
             self._reservation.unmap(self._begin, len(self.queues) * SOCKET_SPACE)
+            self._pools.clear()
         for one in self.opened:
             one.close()
         self.opened.clear()

@@ -23,19 +23,20 @@ CLIENT, VIP = "198.51.100.7", "192.0.2.10"
 class Kernel:
     """One interface's rings in plain memory; ``put`` and ``take`` are the kernel's part."""
 
-    def __init__(self, receives=True):
-        self.memory = np.zeros(UMEM_AT + CHUNKS * xdp.CHUNK_SIZE, np.uint8)
+    def __init__(self, receives=True, chunks=CHUNKS):
+        self.memory = np.zeros(UMEM_AT + chunks * xdp.CHUNK_SIZE, np.uint8)
         self.frames = records(FRAME, BATCH_SIZE + BORN_LIMIT)
         self.sockets, self.umem = records(xdp.SOCKET, 1), records(xdp.UMEM, 1)
         entry = self.sockets[0]
-        entry["descriptor"], entry["receives"] = -1, receives
+        entry["descriptor"], entry["receives"], entry["owns"] = -1, receives, True
         for number, ring in enumerate(xdp.RINGS):
             for place, offset in (("produced", 0), ("consumed", 64), ("wakes", 128)):
                 entry[f"{ring}_{place}"] = number * RING_SPACE + offset
             entry[f"{ring}_entries"] = number * RING_SPACE + 256
         umem = self.umem[0]
-        umem["begin"], umem["spare"], umem["spare_count"] = UMEM_AT, 4 * RING_SPACE, CHUNKS
-        self.memory[4 * RING_SPACE :][: 4 * CHUNKS].view(np.uint32)[:] = range(CHUNKS)
+        umem["begin"], umem["end"] = UMEM_AT, UMEM_AT + chunks * xdp.CHUNK_SIZE
+        umem["spare"], umem["spare_count"] = 4 * RING_SPACE, chunks
+        self.memory[4 * RING_SPACE :][: 4 * chunks].view(np.uint32)[:] = range(chunks)
         self.rings = records(packet_ring.RING, 2)
         for kind in (packet_ring.SMALL, packet_ring.LARGE):
             ring = self.rings[kind]
@@ -119,6 +120,44 @@ class Kernel:
 
     def release(self, count):
         live.release(self.memory, self.umem, self.frames, count)
+
+
+def test_chunks_that_gather_at_one_worker_are_for_all():
+    chunks = 600
+    kernel, mutex = Kernel(chunks=chunks), linux.Mutex()
+    umem, entry = kernel.umem[0], kernel.sockets[0]
+    umem["lock"], umem["reserve"] = mutex.address, 4 * RING_SPACE + 4 * chunks
+    reserve = kernel.memory[int(umem["reserve"]) :][: 4 * (chunks + 1)].view(np.uint32)
+    reserve[0], reserve[1:], umem["spare_count"] = chunks, range(chunks), 0
+    assert kernel.receive() == 0
+    assert (kernel.waiting(), reserve[0], umem["spare_count"]) == (chunks, 0, 0)
+    for _ in range(chunks):
+        kernel.receive_xdp(bytes(60))
+    entry["owns"] = False  # the queue is another's: what is received there stays here
+    while count := kernel.receive():
+        kernel.release(count)
+        assert umem["spare_count"] <= 2 * BATCH_SIZE
+    kept = int(umem["spare_count"])
+    assert 0 < kept <= BATCH_SIZE
+    assert reserve[0] + kept == chunks
+    umem["spare_count"] = 0
+    entry["owns"] = True
+    kernel.receive()
+    assert (kernel.waiting(), reserve[0]) == (chunks - kept, 0)
+    filled = kernel.entries("filling", 8)[chunks:][: chunks - kept, 0]
+    assert len(set(filled.tolist())) == chunks - kept
+
+
+def test_a_frame_leaves_in_a_chunk_of_the_reserve():
+    kernel, mutex = Kernel(receives=False), linux.Mutex()
+    umem = kernel.umem[0]
+    umem["lock"], umem["reserve"] = mutex.address, 5 * RING_SPACE - 4 * (CHUNKS + 1)
+    kernel.memory[int(umem["reserve"]) :][:4].view(np.uint32)[0] = CHUNKS
+    umem["spare_count"] = 0
+    kernel.receive_packet(packet_ring.SMALL, bytes(60), 1)
+    assert kernel.receive() == 1
+    assert kernel.transmit(0) == 0
+    assert kernel.send_xdp() == [bytes(60)]
 
 
 def known(frame):

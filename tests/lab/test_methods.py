@@ -192,7 +192,9 @@ def test_routes_macs_and_mtu_are_followed_live(lab):
     raise AssertionError(f"rs1 was not reached again: {last}")
 
 
-@pytest.mark.parametrize(("driver", "workers"), [("packet", 1), ("xdp", 1), ("packet", 2)])
+@pytest.mark.parametrize(
+    ("driver", "workers"), [("packet", 1), ("xdp", 1), ("packet", 2), ("xdp", 2)]
+)
 def test_an_interface_that_is_deleted_and_made_again_is_taken_up_again(driver, workers):
     """As when a container's network is plugged in anew; the other interface goes on meanwhile."""
     with Lab(topology("nat"), queues=workers) as lab:

@@ -22,12 +22,23 @@ def sleeps(process):
 
 
 @pytest.mark.parametrize("size", [64, 3_000])
-@pytest.mark.parametrize(("mode", "version"), [("nat", 4), ("nat", 6), ("dr", 4)])
-def test_a_connection_is_one_workers_both_ways(mode, version, size):
+@pytest.mark.parametrize(
+    ("mode", "version", "driver", "queues"),
+    [
+        ("nat", 4, "packet", 2),
+        ("nat", 6, "packet", 1),
+        ("dr", 4, "packet", 2),
+        ("nat", 4, "xdp", 1),
+        ("nat", 6, "xdp", 2),
+        ("nat", 4, "xdp", 3),
+    ],
+)
+def test_a_connection_is_one_workers_both_ways(mode, version, driver, queues, size):
     """And its fragments: each packet wakes one thread, which soon sleeps again."""
-    with Lab(topology(mode, version), queues=2) as lab:
+    with Lab(topology(mode, version), queues=queues) as lab:
         start_stations(lab)
-        start_director(lab, rules(lab), "--offload", "off", "--workers", "2")
+        options = ("--offload", "off", "--driver", driver, "--workers", "2")
+        start_director(lab, rules(lab), *options)
         chosen = []
         while len(chosen) < 3 or len(set(chosen)) == 1:
             before = sleeps(lab.director)

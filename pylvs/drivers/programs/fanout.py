@@ -1,4 +1,4 @@
-"""Which worker a packet socket's frame goes to: its connection's, whichever way it goes.
+"""Which worker a frame goes to: its connection's, whichever way it goes.
 
     IP header -> its connection's client, and the port there        -> hash -> worker
                  from a masqueraded server, or to what full NAT
@@ -7,10 +7,11 @@
                  an ICMP error:   the other way round, of the packet that it quotes
                  a later piece:   where its packet's first one went
 
-By the kernel's own hash the two ways of a connection that is translated would part, and a packet's
-pieces from the packets around it.  Nothing depends on it but time and order: the tables are all
-workers'.  So it need not be right about what is rare: pieces that come before the first one, IPv6's
-extension headers but for fragments, a real server that is another's client.
+Packet sockets have the whole program (PACKET_FANOUT); XDP's looks at claimed ends alone and hashes
+them likewise (``filter``).  By the kernel's own hash the two ways of a translated connection would
+part, and a packet's pieces from the packets around it.  Nothing depends on it but time and order:
+the tables are all workers'.  So it need not be right about what is rare: pieces that come before
+the first one, IPv6's extension headers but for fragments, a server that is another's client.
 """
 
 import os
@@ -37,7 +38,7 @@ from pylvs.wire import icmp, ipv4, ipv6, transport
 _PIECES: Final = 4_096  # packets whose first piece has come
 _SERVERS: Final = 1 << 20
 _POOL: Final = 1 << 12
-_ADDRESS_SIZE: Final = 16  # IPv4's are mapped into IPv6's
+ADDRESS_SIZE: Final = 16  # IPv4's are mapped into IPv6's
 
 # On the program's stack.  Ends, identification and protocol are a packet's key, all of its pieces'.
 _PACKET, _SOURCE, _DESTINATION, _IDENTIFICATION, _PROTOCOL = -96, -56, -40, -24, -20
@@ -72,9 +73,10 @@ class Fanout:
     """
 
     def __init__(self) -> None:
-        self.servers = bpf.Map(bpf.HASH, _ADDRESS_SIZE, 1, _SERVERS)
-        self.pool = bpf.Map(bpf.HASH, _ADDRESS_SIZE, 1, _POOL)
+        self.servers = bpf.Map(bpf.HASH, ADDRESS_SIZE, 1, _SERVERS)
+        self.pool = bpf.Map(bpf.HASH, ADDRESS_SIZE, 1, _POOL)
         self._pieces = bpf.Map(bpf.RECENT, _KEY_SIZE, 4, _PIECES)
+        self._seeds = [int.from_bytes(os.urandom(8), "little") | 1 for _ in range(4)]
         self.program = bpf.load(self._assemble(), bpf.TYPE_SOCKET)
 
     def _assemble(self) -> bytes:
@@ -102,7 +104,7 @@ class Fanout:
         ):
             program.label(name).copy(R1, FRAME_POINTER).compute(R1, "+", address)
             program.load(2, R2, FRAME_POINTER, _PORTS + port).jump("hash")
-        self._hash(program)
+        self._answer(program)
         return program.label("anybody").set(R0, 0).exit().assemble()
 
     def _choose(self, program: Program, near: int, far: int, by_far: str, by_near: str) -> None:
@@ -115,19 +117,30 @@ class Fanout:
         program.copy(R2, FRAME_POINTER).compute(R2, "+", at).load_map(R1, known.descriptor)
         return program.call(bpf.MAP_LOOKUP)
 
-    def _hash(self, program: Program) -> None:
-        """Hash the address at R1 and the port in R2, and note it for the pieces that follow."""
-        program.label("hash").swap(R2, 16).set(R5, 0)
-        program.load(8, R3, R1).load(8, R4, R1, 8).swap(R3, 64).swap(R4, 64)
-        for word in (R2, R3, R4):
-            program.set_wide(R0, int.from_bytes(os.urandom(8), "little") | 1)
-            program.compute_with(word, "*", R0).compute_with(R5, "+", word)
-        program.compute(R5, ">>", _HASH_SHIFT).store(4, FRAME_POINTER, _HASH, R5)
+    def _answer(self, program: Program) -> None:
+        """Answer with an end's hash, and note it for the pieces that follow."""
+        program.label("hash")
+        self.hash_end(program)
+        program.store(4, FRAME_POINTER, _HASH, R5)
         program.load(4, R2, FRAME_POINTER, _IS_FIRST).jump_if(R2, "==", 0, "answer")
         program.copy(R2, FRAME_POINTER).compute(R2, "+", _SOURCE)
         program.copy(R3, FRAME_POINTER).compute(R3, "+", _HASH)
         program.load_map(R1, self._pieces.descriptor).set(R4, 0).call(bpf.MAP_UPDATE)
         program.label("answer").load(4, R0, FRAME_POINTER, _HASH).exit()
+
+    def hash_end(self, program: Program) -> None:
+        """Have R5 be the hash of the address at R1, and of the port, as it was read, in R2.
+
+        R0, R3 and R4 are lost.
+        """
+        program.swap(R2, 16).load(8, R3, R1).load(8, R4, R1, 8).swap(R3, 64).swap(R4, 64)
+        program.set(R5, 0)
+        *seeds, last = self._seeds
+        for word, seed in zip((R2, R3, R4), seeds, strict=True):
+            program.set_wide(R0, seed).compute_with(word, "*", R0).compute_with(R5, "+", word)
+        # Neighbours' hashes are a step apart, which another multiplication hides.
+        program.copy(R0, R5).compute(R0, ">>", 32).compute_with(R5, "^", R0)
+        program.set_wide(R0, last).compute_with(R5, "*", R0).compute(R5, ">>", _HASH_SHIFT)
 
     def close(self) -> None:
         os.close(self.program)
@@ -154,8 +167,8 @@ def _read(program: Program, layout: Layout, depth: int) -> None:
     )
     program.label(_begin(layout, depth))
     _load(program, R7, _PACKET, layout.header, _DONE[depth - 1] if depth else "anybody")
-    _put_address(program, layout, layout.source, _SOURCE)
-    _put_address(program, layout, layout.destination, _DESTINATION)
+    for at, to in ((layout.source, _SOURCE), (layout.destination, _DESTINATION)):
+        put_address(program, layout, FRAME_POINTER, _PACKET + at, to)
     program.load(1, R8, FRAME_POINTER, _PACKET + layout.protocol).copy(R9, R7)
     if layout.is_ipv4:
         program.load(1, R2, FRAME_POINTER, _PACKET).compute(R2, "&", 0x0F).compute(R2, "<<", 2)
@@ -201,11 +214,11 @@ def _read_error(program: Program, layout: Layout) -> None:
         program.jump_if(R2, "==", error, _begin(layout, 1))
 
 
-def _put_address(program: Program, layout: Layout, at: int, to: int) -> None:
+def put_address(program: Program, layout: Layout, base: int, at: int, to: int) -> None:
+    """Put the address at ``base`` + ``at`` on the stack, as keys have it; R2 is lost."""
     if layout.is_ipv4:
         program.store_number(8, FRAME_POINTER, to, 0)
         program.store_number(4, FRAME_POINTER, to + 8, int.from_bytes(b"\0\0\xff\xff", "little"))
-    begin = _ADDRESS_SIZE - layout.address_size
+    begin = ADDRESS_SIZE - layout.address_size
     for part in range(0, layout.address_size, 4):
-        program.load(4, R2, FRAME_POINTER, _PACKET + at + part)
-        program.store(4, FRAME_POINTER, to + begin + part, R2)
+        program.load(4, R2, base, at + part).store(4, FRAME_POINTER, to + begin + part, R2)

@@ -1,7 +1,7 @@
 """A BPF program for each interface that knows at once what is claimed for the director.
 
     to this station, TCP or UDP, whole, no options -> (side, protocol, address, port) claimed?
-        yes, for XDP sockets:    to the socket of its queue; nobody else sees it
+        yes, for XDP sockets:    to its worker's socket at its queue; nobody else sees it
         yes, for packet rings:   dropped once they have their copy, as the host's nftables would,
                                  in a tenth of the time
         no:                      on to the host, and its nftables
@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from pylvs.drivers.programs import bpf
-from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R6, R7, R9, Program
-from pylvs.drivers.programs.fanout import Fanout
-from pylvs.drivers.programs.headers import as_read
+from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R5, R6, R7, R9, Program
+from pylvs.drivers.programs.fanout import Fanout, put_address
+from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read
 from pylvs.drivers.programs.offload import Offload, hindrance
 from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
@@ -53,13 +53,21 @@ _SIDES: Final = {
 
 _Entry = tuple[bpf.Map, bytes]
 
-_KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -20, -4, -3, -2  # on the program's stack
+_KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -24, -8, -7, -6  # on the program's stack
 
 
-def assemble(mac: int, claimed: int, sockets: int | None, offload: Offload | None = None) -> bytes:
+def assemble(
+    mac: int,
+    claimed: int,
+    sockets: int | None,
+    offload: Offload | None = None,
+    fanout: Fanout | None = None,
+    workers: int = 1,
+) -> bytes:
     """Return an interface's program; ``claimed`` and ``sockets`` are maps.
 
     Without sockets it is for what comes after the packet rings.  Either may forward by itself.
+    ``sockets`` has one for each of several workers in a row, which ``fanout`` chooses from.
     """
     program = Program().copy(R9, R1)
     if sockets is None:
@@ -86,18 +94,21 @@ def assemble(mac: int, claimed: int, sockets: int | None, offload: Offload | Non
     program.jump_if(R2, "==", as_read(ethernet.IPV4), "ipv4")
     program.jump_if(R2, "!=", as_read(ethernet.IPV6), "pass")
     _need(program, ipv6.HEADER_SIZE)
-    _look_up(program, claimed, 6)
+    chooses = sockets is not None and fanout is not None
+    _look_up(program, claimed, 6, chooses)
     program.label("ipv4")
     program.load(1, R2, R6, ethernet.HEADER_SIZE).jump_if(R2, "!=", 0x45, "pass")
     program.load(2, R2, R6, ethernet.HEADER_SIZE + ipv4.FRAGMENT)
     program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), "pass")
-    _look_up(program, claimed, 4)
-    program.label("take")
+    _look_up(program, claimed, 4, chooses)
     if sockets is None:
-        program.set(R0, bpf.TC_DROP).exit()
+        program.label("take").set(R0, bpf.TC_DROP).exit()
         return program.label("pass").set(R0, bpf.TC_NEXT).exit().assemble()
-    program.load_map(R1, sockets).load(4, R2, R9, bpf.CONTEXT_QUEUE).set(R3, bpf.XDP_PASS)
-    program.call(bpf.REDIRECT_MAP).exit()
+    if fanout is None:
+        program.label("take").load(4, R2, R9, bpf.CONTEXT_QUEUE)
+    else:
+        _choose(program, fanout, workers)
+    program.load_map(R1, sockets).set(R3, bpf.XDP_PASS).call(bpf.REDIRECT_MAP).exit()
     return program.label("pass").set(R0, bpf.XDP_PASS).exit().assemble()
 
 
@@ -107,38 +118,55 @@ def _need(program: Program, header: int) -> None:
     program.copy(R2, R6).compute(R2, "+", size).jump_if_register(R2, ">", R3, "pass")
 
 
-def _look_up(program: Program, claimed: int, family: int) -> None:
-    """Jump to ``take`` if either end of a packet is claimed, else to ``pass``."""
-    if family == 4:
-        protocol, size, ports = ipv4.PROTOCOL, 4, ipv4.HEADER_SIZE
-        ends = ipv4.DESTINATION, ipv4.SOURCE
-    else:
-        protocol, size, ports = ipv6.NEXT_HEADER, 16, ipv6.HEADER_SIZE
-        ends = ipv6.DESTINATION, ipv6.SOURCE
+def _look_up(program: Program, claimed: int, family: int, chooses: bool) -> None:
+    """Jump to ``take`` if either end of a packet is claimed, else to ``pass``.
+
+    ``chooses``: to ``taken to`` or ``taken from``, of this version, by which end it is.
+    """
+    layout = next(one for one in LAYOUTS if one.family == family)
     ready = f"ports of IPv{family}"
-    program.load(1, R2, R6, ethernet.HEADER_SIZE + protocol).jump_if(
+    program.load(1, R2, R6, ethernet.HEADER_SIZE + layout.protocol).jump_if(
         R2, "==", _PROTOCOLS["tcp"], ready
     )
     program.jump_if(R2, "!=", _PROTOCOLS["udp"], "pass").label(ready)
     program.store(1, FRAME_POINTER, _PROTOCOL_AT, R2).copy(R7, R2)
-    if family == 4:
-        for at in (0, 4, 8):
-            word = int.from_bytes(_MAPPED[at : at + 4], "little")
-            program.store_number(4, FRAME_POINTER, _KEY_AT + at, word)
-    sides = (TO, ports + transport.DESTINATION_PORT), (FROM, ports + transport.SOURCE_PORT)
-    for end, (side, port) in zip(ends, sides, strict=True):
-        for at in range(0, size, 4):
-            program.load(4, R2, R6, ethernet.HEADER_SIZE + end + at)
-            program.store(4, FRAME_POINTER, _KEY_AT + 16 - size + at, R2)
-        program.load(2, R2, R6, ethernet.HEADER_SIZE + port).store(2, FRAME_POINTER, _PORT_AT, R2)
-        _ask(program, claimed, side, "take")
+    for side, address, port in (
+        (TO, layout.destination, transport.DESTINATION_PORT),
+        (FROM, layout.source, transport.SOURCE_PORT),
+    ):
+        then = layout.name("taken to" if side == TO else "taken from") if chooses else "take"
+        put_address(program, layout, R6, ethernet.HEADER_SIZE + address, _KEY_AT)
+        program.load(2, R2, R6, ethernet.HEADER_SIZE + layout.header + port)
+        program.store(2, FRAME_POINTER, _PORT_AT, R2)
+        _ask(program, claimed, side, then)
         program.store_number(2, FRAME_POINTER, _PORT_AT, 0)
-        _ask(program, claimed, side + 1, "take")
+        _ask(program, claimed, side + 1, then)
         if side == TO:
             program.store_number(1, FRAME_POINTER, _PROTOCOL_AT, 0)
             _ask(program, claimed, TO_HOST, "pass")
             program.store(1, FRAME_POINTER, _PROTOCOL_AT, R7)
     program.jump("pass")
+
+
+def _choose(program: Program, fanout: Fanout, workers: int) -> None:
+    """Have R2 be the place of the socket that a frame goes to, by its client's end."""
+    for layout in LAYOUTS:
+        program.label(layout.name("taken to"))
+        program.copy(R2, FRAME_POINTER).compute(R2, "+", _KEY_AT)
+        program.load_map(R1, fanout.pool.descriptor).call(bpf.MAP_LOOKUP)
+        program.jump_if(R0, "!=", 0, layout.name("taken from"))
+        _put_end(program, layout, layout.source, transport.SOURCE_PORT)
+        program.label(layout.name("taken from"))
+        _put_end(program, layout, layout.destination, transport.DESTINATION_PORT)
+    program.label("hash").copy(R1, FRAME_POINTER).compute(R1, "+", _KEY_AT)
+    fanout.hash_end(program)
+    program.load(4, R2, R9, bpf.CONTEXT_QUEUE).compute(R2, "*", workers)
+    program.compute(R5, "%", workers).compute_with(R2, "+", R5)
+
+
+def _put_end(program: Program, layout: Layout, address: int, port: int) -> None:
+    put_address(program, layout, R6, ethernet.HEADER_SIZE + address, _KEY_AT)
+    program.load(2, R2, R6, ethernet.HEADER_SIZE + layout.header + port).jump("hash")
 
 
 def _ask(program: Program, claimed: int, side: int, then: str) -> None:
@@ -172,10 +200,17 @@ class _Attached:
     """One interface's programs; of XDP natively if its driver can, with its queues' sockets."""
 
     def __init__(
-        self, name: str, mac: int, claimed: bpf.Map, xdp: bool, offload: Offload | None
+        self,
+        name: str,
+        mac: int,
+        claimed: bpf.Map,
+        offload: Offload | None,
+        xdp: bool,
+        fanout: Fanout | None,
+        workers: int,
     ) -> None:
         self.station = socket.if_nametoindex(name), mac
-        self.sockets = bpf.Map(bpf.SOCKETS, 4, 4, _QUEUES_LIMIT) if xdp else None
+        self.sockets = bpf.Map(bpf.SOCKETS, 4, 4, _QUEUES_LIMIT * workers) if xdp else None
         self._links: list[int] = []
         try:
             if self.sockets is None or offload is not None:
@@ -184,8 +219,8 @@ class _Attached:
                 program = assemble(mac, claimed.descriptor, None, offload)
                 self._attach(program, bpf.TYPE_TC, how)
             if self.sockets is not None:
-                program = assemble(mac, claimed.descriptor, self.sockets.descriptor, offload)
-                self._attach_xdp(name, program)
+                maps = claimed.descriptor, self.sockets.descriptor
+                self._attach_xdp(name, assemble(mac, *maps, offload, fanout, workers))
         except BaseException:
             self.close()
             raise
@@ -216,17 +251,18 @@ class Filter:
     """The interfaces' programs and the keys that they all look for; raises OSError without bpf.
 
     ``xdp``: they feed XDP sockets.  ``offloads``: they forward what the director lets them, once
-    ``offload`` has its tables.  ``spreads``: packet sockets share frames by ``fanout``.  What is
-    attached goes with the process, however it ends.
+    ``offload`` has its tables.  Several ``workers`` share frames by ``fanout``.  What is attached
+    goes with the process, however it ends.
     """
 
     def __init__(
-        self, xdp: bool, offloads: bool = False, must_offload: bool = False, spreads: bool = False
+        self, xdp: bool, offloads: bool = False, must_offload: bool = False, workers: int = 1
     ) -> None:
         self.xdp = xdp
         self._must_offload = must_offload
         self.offload = Offload() if offloads else None
-        self.fanout = Fanout() if spreads else None
+        self.fanout = Fanout() if workers > 1 else None
+        self._workers = workers
         self._map = bpf.Map(bpf.HASH, _KEY.size, 1, _CAPACITY)
         self._held: set[_Entry] = set()
         self._is_full = False
@@ -249,22 +285,23 @@ class Filter:
                 attached.close()  # there can be one only
                 attached = None
                 del self._attached[name]
+        rest = self.xdp, self.fanout, self._workers
         try:
-            self._attached[name] = _Attached(name, mac, self._map, self.xdp, self.offload)
+            self._attached[name] = _Attached(name, mac, self._map, self.offload, *rest)
         except OSError as error:
             if not self.xdp or self.offload is None:
                 raise
-            self._attached[name] = _Attached(name, mac, self._map, self.xdp, None)
+            self._attached[name] = _Attached(name, mac, self._map, None, *rest)
             log.debug("%s: %s", name, error)
             self.give_up_offload(_NO_TCX)
         if attached is not None:
             attached.close()
 
-    def feed(self, name: str, queue: int, descriptor: int) -> None:
-        """Have what is claimed of an interface's queue go to an XDP socket; raises OSError."""
+    def feed(self, name: str, queue: int, worker: int, descriptor: int) -> None:
+        """Have a worker's share of what is claimed of a queue go to a socket; raises OSError."""
         sockets = self._attached[name].sockets
         assert sockets is not None
-        sockets[_U32.pack(queue)] = _U32.pack(descriptor)
+        sockets[_U32.pack(queue * self._workers + worker)] = _U32.pack(descriptor)
 
     def replace(self, elements: Iterable[tuple[str, str]], pool: Iterable[int] = ()) -> None:
         """Look for these claims and no others; ``pool`` is what full NAT sends from."""
