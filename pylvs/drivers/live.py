@@ -37,7 +37,7 @@ class Common:
 
 @compiled
 def receive_all(memory, address, rings, sockets, umem, queues, frames, limit, segments):
-    """Take what waits everywhere; a ring that is always full leaves room for the others.
+    """Take what waits everywhere: of each ring a share first, then what is left to be had.
 
     ``address`` is where ``memory`` begins in the process.
     """
@@ -46,13 +46,15 @@ def receive_all(memory, address, rings, sockets, umem, queues, frames, limit, se
     count = 0
     for row in range(sockets.size):
         xdp.recycle(memory, umem[0], sockets[row])
-        share = count + (limit - count + 1) // 2
+        share = count + limit // (sockets.size + 1)
         count = xdp.receive_from(memory, umem[0], sockets[row], frames, count, share)
     left = segments
     ports = rings.size // packet_ring.RINGS_PER_PORT
     for port in range(ports):
         share = limit if port == ports - 1 else count + (limit - count + 1) // 2
         count, left = packet_ring.receive_from(memory, rings, port, frames, count, share, left)
+    for row in range(sockets.size):
+        count = xdp.receive_from(memory, umem[0], sockets[row], frames, count, limit)
     return count
 
 
@@ -263,9 +265,7 @@ class Rings(Live):
                         f"{port.mtu}; use --driver packet"
                     )
                 numbers = ((worker + one) % count for one in range(count))
-                queues += [
-                    xdp.Queue(row, port.name, one, one % workers == worker) for one in numbers
-                ]
+                queues += [xdp.Queue(row, port.name, one) for one in numbers]
             elif worker < count:
                 queues.append(xdp.Queue(row, port.name, worker))
             else:

@@ -8,8 +8,8 @@
     chunk | 256 of headroom | Ethernet frame ... |
 
 Several workers have a socket each at every queue, so that each gets its own connections' frames
-whichever queue they come by (``programs.filter`` chooses).  A queue's fill and completion rings are
-one worker's, who owns it, and chunks that gather at one are every other's: in the reserve.
+whichever queue they come by (``programs.filter`` chooses).  A queue has one fill and one completion
+ring, which they see to in turn, whoever is awake, and leave each other spare chunks in the reserve.
 
 A socket that only sends needs no program and no bpf, and takes 0.8 us a frame where sendto takes
 1.8 and sendmmsg 1.2 (veth): what a packet ring received leaves by one, unless it stands for many.
@@ -67,7 +67,6 @@ SOCKET: Final = np.dtype(
         ("descriptor", np.int64),
         ("port", np.int64),
         ("receives", np.int64),
-        ("owns", np.int64),  # its queue's fill and completion rings are this worker's to see to
         ("pending", np.int64),  # frames in the send ring that the kernel has not taken
         # Where each ring's counters, entries and need for a call lie in memory.
         *((f"{ring}_{place}", np.int64) for ring in RINGS for place in _PLACES),
@@ -80,8 +79,8 @@ UMEM: Final = np.dtype(
         ("end", np.int64),
         ("spare", np.int64),  # where the numbers of spare chunks lie, u32 each
         ("spare_count", np.int64),
-        # Of workers who share chunks: where their mutex is in the process, or 0; and in memory,
-        # behind their count, the numbers of those that are nobody's.
+        # Of workers who share chunks: where their mutex is in the process, or 0, for all that is
+        # not their own; and in memory, behind their count, the numbers of chunks that are nobody's.
         ("lock", np.int64),
         ("reserve", np.int64),
     ]
@@ -159,8 +158,7 @@ def send(memory, umem, entry, frame):
 def send_copy(memory, umem, entry, frame):
     """Send a copy of a frame from elsewhere, which stays; return whether there was room."""
     if umem.spare_count == 0:
-        _take_back_sent(memory, umem, entry)
-        _draw(memory, umem, _KEPT)
+        _replenish(memory, umem, entry)
         if umem.spare_count == 0:
             return False
     number = load_native_u32(memory, umem.spare + 4 * (umem.spare_count - 1))
@@ -224,16 +222,43 @@ def spare(memory, umem, place):
 
 
 @compiled
+def recycle(memory, umem, entry):
+    """Take back the chunks that were sent, and give the kernel those it may fill."""
+    if entry.pending:
+        kick(memory, entry)
+    if umem.lock:
+        done = _held_in(memory, entry.completed_produced, entry.completed_consumed)
+        if done < _KEPT and (not entry.receives or _room_to_fill(memory, entry) < _KEPT):
+            return
+        linux.lock_mutex(umem.lock)
+    _take_back_sent(memory, umem, entry)
+    if entry.receives:
+        _fill(memory, umem, entry)
+    if umem.lock:
+        _give(memory, umem)
+        linux.unlock_mutex(umem.lock)
+
+
+@compiled
+def _replenish(memory, umem, entry):
+    """Find spare chunks: sent ones, or others'."""
+    if umem.lock:
+        linux.lock_mutex(umem.lock)
+    _take_back_sent(memory, umem, entry)
+    _draw(memory, umem, _KEPT)
+    if umem.lock:
+        linux.unlock_mutex(umem.lock)
+
+
+@compiled
 def _draw(memory, umem, wanted):
     """Have so many spare chunks, if the reserve has them."""
     if umem.lock == 0 or umem.spare_count >= wanted:
         return
-    linux.lock_mutex(umem.lock)
     left = load_native_u32(memory, umem.reserve)
     count = min(left, wanted - umem.spare_count)
     _move(memory, umem.spare, umem.spare_count, umem.reserve + 4, left - count, count)
     store_native_u32(memory, umem.reserve, left - count)
-    linux.unlock_mutex(umem.lock)
     umem.spare_count += count
 
 
@@ -241,14 +266,12 @@ def _draw(memory, umem, wanted):
 def _give(memory, umem):
     """Leave spare chunks to the others, but for some."""
     count = umem.spare_count - _KEPT
-    if umem.lock == 0 or count <= 0:
+    if count <= 0:
         return
-    umem.spare_count = _KEPT
-    linux.lock_mutex(umem.lock)
     left = load_native_u32(memory, umem.reserve)
     _move(memory, umem.reserve + 4, left, umem.spare, _KEPT, count)
     store_native_u32(memory, umem.reserve, left + count)
-    linux.unlock_mutex(umem.lock)
+    umem.spare_count = _KEPT
 
 
 @compiled
@@ -259,9 +282,18 @@ def _move(memory, to, to_place, numbers, place, count):
 
 
 @compiled
+def _held_in(memory, produced, consumed):
+    """Return how many entries of a ring wait, whose counters are at these places."""
+    return (load_native_u32(memory, produced) - load_native_u32(memory, consumed)) & _COUNTER
+
+
+@compiled
+def _room_to_fill(memory, entry):
+    return RING_ENTRIES - _held_in(memory, entry.filling_produced, entry.filling_consumed)
+
+
+@compiled
 def _take_back_sent(memory, umem, entry):
-    if not entry.owns:
-        return
     consumed = load_native_u32(memory, entry.completed_consumed)
     produced = load_native_u32(memory, entry.completed_produced)
     if consumed == produced:
@@ -276,21 +308,9 @@ def _take_back_sent(memory, umem, entry):
 
 
 @compiled
-def recycle(memory, umem, entry):
-    """Take back the chunks that were sent, and give the kernel those it may fill."""
-    _take_back_sent(memory, umem, entry)
-    if entry.pending:
-        kick(memory, entry)
-    if entry.receives and entry.owns:
-        _fill(memory, umem, entry)
-    _give(memory, umem)
-
-
-@compiled
 def _fill(memory, umem, entry):
     produced = load_native_u32(memory, entry.filling_produced)
-    waiting = (produced - load_native_u32(memory, entry.filling_consumed)) & _COUNTER
-    room = RING_ENTRIES - waiting
+    room = _room_to_fill(memory, entry)
     _draw(memory, umem, room)
     if room == 0 or umem.spare_count == 0:
         return
@@ -365,7 +385,6 @@ class Queue(NamedTuple):
     port: int
     interface: str
     number: int
-    owned: bool = True
 
 
 class Sockets:
@@ -462,7 +481,6 @@ class Sockets:
         entry["descriptor"] = opened.fileno()
         entry["port"] = queue.port
         entry["receives"] = self._receives
-        entry["owns"] = queue.owned
         linux.enlarge_send_buffer(opened)
 
     def _map_rings(self, row: int, opened: socket.socket) -> None:
