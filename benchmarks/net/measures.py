@@ -28,7 +28,7 @@ SMALLER_IS_BETTER: Final = frozenset({"cpu", "million", "p50", "p99", "p999"})
 _LOSS: Final = 0.001
 _STEPS: Final = 7
 _SYN_S: Final = 0.3  # before the kernel's table of connections is full
-_FLOWS_S: Final = 12.0  # until nearly each of a million flows has come eight times
+_FLOWS_S: Final = 12.0  # until nearly each of a million flows has come
 _ECHOES: Final = 3_000
 _SMALL: Final = 70  # the generator's packets are shorter, in a tunnel as well
 
