@@ -119,6 +119,7 @@ class Daemon:
         self.driver = drivers[0]
         if options.trace:
             self.driver = drivers[0] = Tracer(self.driver, Writer(self._open_trace(options.trace)))
+        system.allow_descriptors()
         system.keep_capabilities(system.NEEDED_FOR_BPF if self.filter else system.NEEDED)
         begin = linux.page_up(OWN_MEMORY + SCRATCH_SIZE * (len(drivers) - 1))
         size = sum(driver.memory_size for driver in drivers)
@@ -300,17 +301,14 @@ class Daemon:
     def _interface_returned(self, port: int) -> None:
         self.claim_again()
         name = self.driver.ports[port].name
-        failed = []
         for worker in self.engine.workers:
             worker.call(worker.driver.let_go)
-        for worker in self.engine.workers:
+        for worker in self.engine.workers:  # in their order, which the kernel's fan-out has too
             try:
                 worker.call(partial(worker.driver.rebind, port))
             except (OSError, HostError) as error:
                 log.error("interface %s is back and cannot be used yet: %s", name, error)
-                failed.append(error)
-        if failed:
-            raise OSError(f"{name} is to be tried again") from failed[0]
+                raise OSError(f"{name} is to be tried again") from error
         log.warning("interface %s is back", name)
         self.engine.announce(again=True)
 

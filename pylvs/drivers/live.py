@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from pylvs.drivers import linux, packet_ring, tuntap, xdp
+from pylvs.drivers import chunks, linux, packet_ring, tuntap, xdp
 from pylvs.drivers.base import SLOT_SIZE, SLOTS, Port
 from pylvs.drivers.programs.filter import Filter
 from pylvs.errors import HostError
@@ -46,7 +46,7 @@ def receive_all(memory, address, rings, sockets, umem, queues, frames, limit, se
     count = 0
     for row in range(sockets.size):
         xdp.recycle(memory, umem[0], sockets[row])
-        share = count + limit // (sockets.size + 1)
+        share = count + max(1, limit // (sockets.size + 1))
         count = xdp.receive_from(memory, umem[0], sockets[row], frames, count, share)
     left = segments
     ports = rings.size // packet_ring.RINGS_PER_PORT
@@ -108,8 +108,8 @@ def release_slots(memory, umem, frames, count):
     """Give back the places of the first ``count`` received frames."""
     for row in range(count):
         slot = frames[row].slot
-        if xdp.holds(umem[0], slot):
-            xdp.spare(memory, umem[0], slot)
+        if chunks.holds(umem[0], slot):
+            chunks.take_back(memory, umem[0], slot)
         elif slot != NONE:
             packet_ring.release(memory, slot)
 
@@ -141,7 +141,7 @@ class Live:
         self.segments = segments
         self.memory_size = 0
         self.rings = records(packet_ring.RING, 0)
-        self.sockets, self.umem = records(xdp.SOCKET, 0), records(xdp.UMEM, 1)
+        self.sockets, self.umem = records(xdp.SOCKET, 0), records(chunks.UMEM, 1)
         self.queues = records(tuntap.QUEUE, 0)
         self._begin = 0
         self._reservation: linux.Reservation | None = None
@@ -222,7 +222,7 @@ class Rings(Live):
         segments: int,
         claimed: Filter | None = None,
         worker: int = 0,
-        common: "Common | None" = None,
+        common: Common | None = None,
     ) -> None:
         super().__init__(segments)
         self._worker = worker
@@ -357,6 +357,7 @@ class Rings(Live):
             raise _no_program(error) from None
 
     def let_go(self) -> None:
+        self._common.groups.clear()  # there may be none of that number any more
         self.rings["xdp"] = NONE
         self._xdp.close()
         self.sockets = records(xdp.SOCKET, 0)

@@ -27,7 +27,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pylvs.drivers import linux
+from pylvs.drivers import chunks, linux
+from pylvs.drivers.chunks import CHUNK_SIZE, KEPT, UMEM
 from pylvs.errors import HostError
 from pylvs.forwarding.segments import finish_checksum
 from pylvs.jit import barrier, compiled, records
@@ -43,14 +44,15 @@ from pylvs.wire.memory import (
     store_native_u64,
 )
 
-CHUNK_SIZE: Final = 4_096
 MTU_MAX: Final = CHUNK_SIZE - linux.XDP_PACKET_HEADROOM - ethernet.HEADER_SIZE - 64
 RING_ENTRIES: Final = 4_096
-CHUNKS_TO_RECEIVE: Final = 2 * RING_ENTRIES  # a socket: a full fill ring, and as many on their way
+CHUNKS_TO_RECEIVE: Final = 2 * RING_ENTRIES  # a queue: a full fill ring, and as many on their way
+_CHUNKS_LIMIT: Final = 8 * CHUNKS_TO_RECEIVE
+"""Of all queues, 256 MB; and the kernel notes each chunk for each queue, in 136 bytes."""
+_CHUNKS_MIN: Final = 512
+"""Of a queue, however many there are."""
 CHUNKS_TO_SEND: Final = 512
 """2 MB, so that four interfaces get by with the memory that anybody may lock."""
-_KEPT: Final = 256
-"""Chunks that a worker who shares them has at hand: a batch's."""
 _MASK: Final = RING_ENTRIES - 1
 _COUNTER: Final = 0xFFFF_FFFF
 _DESCRIPTION: Final = 16  # struct xdp_desc: address u64, length u32, options u32
@@ -70,19 +72,6 @@ SOCKET: Final = np.dtype(
         ("pending", np.int64),  # frames in the send ring that the kernel has not taken
         # Where each ring's counters, entries and need for a call lie in memory.
         *((f"{ring}_{place}", np.int64) for ring in RINGS for place in _PLACES),
-    ]
-)
-
-UMEM: Final = np.dtype(
-    [
-        ("begin", np.int64),  # in memory
-        ("end", np.int64),
-        ("spare", np.int64),  # where the numbers of spare chunks lie, u32 each
-        ("spare_count", np.int64),
-        # Of workers who share chunks: where their mutex is in the process, or 0, for all that is
-        # not their own; and in memory, behind their count, the numbers of chunks that are nobody's.
-        ("lock", np.int64),
-        ("reserve", np.int64),
     ]
 )
 
@@ -201,24 +190,10 @@ def kick(memory, entry):
 @compiled
 def lies_in_chunk(umem, frame):
     """Whether a frame is still where it was received: what was built anew lies elsewhere."""
-    if not holds(umem, frame.slot):
+    if not chunks.holds(umem, frame.slot):
         return False
     begin = frame.offset - frame.slot
     return begin >= 0 and begin + frame.length <= CHUNK_SIZE
-
-
-@compiled
-def holds(umem, place):
-    """Whether a place in memory is in a chunk."""
-    return umem.begin <= place < umem.end
-
-
-@compiled
-def spare(memory, umem, place):
-    """Take back the chunk at ``place`` in memory."""
-    number = (place - umem.begin) // CHUNK_SIZE
-    store_native_u32(memory, umem.spare + 4 * umem.spare_count, number)
-    umem.spare_count += 1
 
 
 @compiled
@@ -228,14 +203,15 @@ def recycle(memory, umem, entry):
         kick(memory, entry)
     if umem.lock:
         done = _held_in(memory, entry.completed_produced, entry.completed_consumed)
-        if done < _KEPT and (not entry.receives or _room_to_fill(memory, entry) < _KEPT):
+        is_full = not entry.receives or _room_to_fill(memory, umem, entry) < umem.level // 4
+        if done < KEPT and is_full:
             return
         linux.lock_mutex(umem.lock)
     _take_back_sent(memory, umem, entry)
     if entry.receives:
         _fill(memory, umem, entry)
     if umem.lock:
-        _give(memory, umem)
+        chunks.give(memory, umem)
         linux.unlock_mutex(umem.lock)
 
 
@@ -245,40 +221,9 @@ def _replenish(memory, umem, entry):
     if umem.lock:
         linux.lock_mutex(umem.lock)
     _take_back_sent(memory, umem, entry)
-    _draw(memory, umem, _KEPT)
+    chunks.draw(memory, umem, KEPT)
     if umem.lock:
         linux.unlock_mutex(umem.lock)
-
-
-@compiled
-def _draw(memory, umem, wanted):
-    """Have so many spare chunks, if the reserve has them."""
-    if umem.lock == 0 or umem.spare_count >= wanted:
-        return
-    left = load_native_u32(memory, umem.reserve)
-    count = min(left, wanted - umem.spare_count)
-    _move(memory, umem.spare, umem.spare_count, umem.reserve + 4, left - count, count)
-    store_native_u32(memory, umem.reserve, left - count)
-    umem.spare_count += count
-
-
-@compiled
-def _give(memory, umem):
-    """Leave spare chunks to the others, but for some."""
-    count = umem.spare_count - _KEPT
-    if count <= 0:
-        return
-    left = load_native_u32(memory, umem.reserve)
-    _move(memory, umem.reserve + 4, left, umem.spare, _KEPT, count)
-    store_native_u32(memory, umem.reserve, left + count)
-    umem.spare_count = _KEPT
-
-
-@compiled
-def _move(memory, to, to_place, numbers, place, count):
-    for k in range(count):
-        number = load_native_u32(memory, numbers + 4 * (place + k))
-        store_native_u32(memory, to + 4 * (to_place + k), number)
 
 
 @compiled
@@ -288,8 +233,8 @@ def _held_in(memory, produced, consumed):
 
 
 @compiled
-def _room_to_fill(memory, entry):
-    return RING_ENTRIES - _held_in(memory, entry.filling_produced, entry.filling_consumed)
+def _room_to_fill(memory, umem, entry):
+    return umem.level - _held_in(memory, entry.filling_produced, entry.filling_consumed)
 
 
 @compiled
@@ -301,7 +246,7 @@ def _take_back_sent(memory, umem, entry):
     barrier()
     while consumed != produced:
         at = entry.completed_entries + (consumed & _MASK) * 8
-        spare(memory, umem, umem.begin + load_native_u64(memory, at))
+        chunks.take_back(memory, umem, umem.begin + load_native_u64(memory, at))
         consumed = (consumed + 1) & _COUNTER
     barrier()
     store_native_u32(memory, entry.completed_consumed, consumed)
@@ -310,8 +255,8 @@ def _take_back_sent(memory, umem, entry):
 @compiled
 def _fill(memory, umem, entry):
     produced = load_native_u32(memory, entry.filling_produced)
-    room = _room_to_fill(memory, entry)
-    _draw(memory, umem, room)
+    room = _room_to_fill(memory, umem, entry)
+    chunks.draw(memory, umem, room)
     if room == 0 or umem.spare_count == 0:
         return
     for _ in range(min(room, umem.spare_count)):
@@ -398,7 +343,9 @@ class Sockets:
         self.queues = queues
         self.present = queues  # those whose interfaces there are
         self._receives = receives
-        self._chunks = len(queues) * (CHUNKS_TO_RECEIVE if receives else CHUNKS_TO_SEND)
+        each = min(CHUNKS_TO_RECEIVE, max(_CHUNKS_MIN, _CHUNKS_LIMIT // max(1, len(queues))))
+        self._level = each // 2
+        self._chunks = len(queues) * (each if receives else CHUNKS_TO_SEND)
         self._shared = shared
         if shared is not None:
             self._chunks += shared.workers * CHUNKS_TO_SEND
@@ -437,7 +384,7 @@ class Sockets:
     def _lay_out_chunks(self, memory: Any, spare: int) -> None:
         """Have all chunks be spare, or in the reserve of those who share them."""
         umem, numbers = self.umem[0], np.arange(self._chunks, dtype=np.uint32)
-        umem["spare"] = spare
+        umem["spare"], umem["level"] = spare, self._level
         shared = self._shared
         if shared is None:
             umem["begin"] = spare + 2 * self._numbers_space
@@ -499,7 +446,8 @@ class Sockets:
         """Close the sockets; their rings are unmapped first, which would keep them bound."""
         if self._reservation is not None and self.opened:
             self._reservation.unmap(self._begin, len(self.queues) * SOCKET_SPACE)
-            self._pools.clear()
+        for place in [place for place, one in self._pools.items() if one in self.opened]:
+            del self._pools[place]
         for one in self.opened:
             one.close()
         self.opened.clear()

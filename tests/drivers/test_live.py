@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from pylvs.drivers import linux, live, packet_ring, tuntap, xdp
+from pylvs.drivers.chunks import CHUNK_SIZE, UMEM
+from pylvs.errors import HostError
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, HEADROOM, NONE
 from pylvs.jit import records
 from pylvs.wire import ethernet
@@ -24,9 +26,9 @@ class Kernel:
     """One interface's rings in plain memory; ``put`` and ``take`` are the kernel's part."""
 
     def __init__(self, receives=True, chunks=CHUNKS):
-        self.memory = np.zeros(UMEM_AT + chunks * xdp.CHUNK_SIZE, np.uint8)
+        self.memory = np.zeros(UMEM_AT + chunks * CHUNK_SIZE, np.uint8)
         self.frames = records(FRAME, BATCH_SIZE + BORN_LIMIT)
-        self.sockets, self.umem = records(xdp.SOCKET, 1), records(xdp.UMEM, 1)
+        self.sockets, self.umem = records(xdp.SOCKET, 1), records(UMEM, 1)
         entry = self.sockets[0]
         entry["descriptor"], entry["receives"] = -1, receives
         for number, ring in enumerate(xdp.RINGS):
@@ -34,8 +36,9 @@ class Kernel:
                 entry[f"{ring}_{place}"] = number * RING_SPACE + offset
             entry[f"{ring}_entries"] = number * RING_SPACE + 256
         umem = self.umem[0]
-        umem["begin"], umem["end"] = UMEM_AT, UMEM_AT + chunks * xdp.CHUNK_SIZE
+        umem["begin"], umem["end"] = UMEM_AT, UMEM_AT + chunks * CHUNK_SIZE
         umem["spare"], umem["spare_count"] = 4 * RING_SPACE, chunks
+        umem["level"] = xdp.RING_ENTRIES
         self.memory[4 * RING_SPACE :][: 4 * chunks].view(np.uint32)[:] = range(chunks)
         self.rings = records(packet_ring.RING, 2)
         for kind in (packet_ring.SMALL, packet_ring.LARGE):
@@ -159,6 +162,35 @@ def test_a_frame_leaves_in_a_chunk_of_the_reserve():
     assert kernel.receive() == 1
     assert kernel.transmit(0) == 0
     assert kernel.send_xdp() == [bytes(60)]
+
+
+def test_who_cannot_open_sockets_leaves_others_theirs(monkeypatch):
+    def open_one(sockets, row, queue):
+        if sockets is workers[1]:
+            raise OSError(12, "no memory")
+        opened = socket.socket()
+        sockets.opened.append(opened)
+        shared.pools.setdefault((1, queue.number), opened)
+
+    monkeypatch.setattr(xdp.Sockets, "_open", open_one)
+    shared = xdp.Shared(3)
+    queues = [xdp.Queue(0, "lo", 0), xdp.Queue(0, "lo", 1)]
+    workers = [xdp.Sockets(queues, True, shared) for _ in range(3)]
+    reservation = linux.Reservation(sum(one.memory_size for one in workers))
+    begins = [0, workers[0].memory_size, workers[0].memory_size + workers[1].memory_size]
+    workers[0].open(reservation, begins[0])
+    reserve = reservation.array[int(workers[0].umem[0]["reserve"]) :][:4].view(np.uint32)
+    assert reserve[0] == 2 * xdp.CHUNKS_TO_RECEIVE + 3 * xdp.CHUNKS_TO_SEND
+    reserve[0] = 7  # the rest is in use
+    with pytest.raises(HostError, match="queue 0 of lo: no memory"):
+        workers[1].open(reservation, begins[1])
+    workers[2].open(reservation, begins[2])
+    assert reserve[0] == 7
+    for name in ("begin", "end", "reserve", "lock", "level"):
+        assert len({int(one.umem[0][name]) for one in workers}) == 1
+    for one in workers:
+        one.close()
+    assert shared.pools == {}
 
 
 def known(frame):

@@ -6,6 +6,7 @@ Sources: linux/capability.h, capset(2); sd_notify(3).
 import ctypes
 import logging
 import os
+import resource
 import socket
 import struct
 from collections.abc import Iterable
@@ -63,6 +64,12 @@ def keep_capabilities(wanted: Iterable[int] = NEEDED) -> None:
     header = ctypes.create_string_buffer(_HEADER.pack(_VERSION_3, 0))
     sets = ctypes.create_string_buffer(_SETS.pack(low, low, 0, high, high, 0))
     _call("capset", header, sets)
+
+
+def allow_descriptors() -> None:
+    """Have as many open files as may be: workers have a socket at every queue."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def notify(state: str) -> None:

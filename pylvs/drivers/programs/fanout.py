@@ -1,21 +1,22 @@
 """Which worker a frame goes to: its connection's, whichever way it goes.
 
     IP header -> its connection's client, and the port there        -> hash -> worker
-                 from a masqueraded server, or to what full NAT
-                 sends from:      the destination
-                 from others:     the source
-                 an ICMP error:   the other way round, of the packet that it quotes
-                 a later piece:   where its packet's first one went
+                 from a masqueraded server, but not to a service, and
+                 to what full NAT sends from:   the destination
+                 all others:                    the source
+                 an ICMP error:                 the other way round, of the packet that it quotes
+                 a later piece:                 where its packet's first one went
 
 Packet sockets have the whole program (PACKET_FANOUT); XDP's looks at claimed ends alone and hashes
 them likewise (``filter``).  By the kernel's own hash the two ways of a translated connection would
 part, and a packet's pieces from the packets around it.  Nothing depends on it but time and order:
 the tables are all workers'.  So it need not be right about what is rare: pieces that come before
-the first one, IPv6's extension headers but for fragments, a server that is another's client.
+the first one, IPv6's extension headers but for fragments.  Full NAT's two ways are each one
+worker's, but not the same: what comes back does not tell the client.
 """
 
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import (
@@ -32,18 +33,27 @@ from pylvs.drivers.programs.bpf import (
     R9,
     Program,
 )
+from pylvs.drivers.programs.claimed import (
+    ADDRESS_SIZE,
+    PORT,
+    PROTOCOL,
+    TO,
+    TO_ANY_PORT,
+    ask,
+    look_up,
+)
 from pylvs.drivers.programs.headers import LAYOUTS, Layout
 from pylvs.wire import icmp, ipv4, ipv6, transport
 
 _PIECES: Final = 4_096  # packets whose first piece has come
 _SERVERS: Final = 1 << 20
 _POOL: Final = 1 << 12
-ADDRESS_SIZE: Final = 16  # IPv4's are mapped into IPv6's
 
 # On the program's stack.  Ends, identification and protocol are a packet's key, all of its pieces'.
 _PACKET, _SOURCE, _DESTINATION, _IDENTIFICATION, _PROTOCOL = -96, -56, -40, -24, -20
 _PORTS, _IS_FIRST, _HASH = -12, -8, -4
-_KEY_SIZE: Final = _PROTOCOL + 4 - _SOURCE
+_KEY: Final = _PACKET  # of a claim, once the packet has been read
+_PIECE_SIZE: Final = _PROTOCOL + 4 - _SOURCE
 _HASH_SHIFT: Final = 40
 
 _DONE: Final = ("as it goes", "as it went", "as it goes")
@@ -65,17 +75,30 @@ _ERRORS: Final = {
 }
 
 
+class _End(NamedTuple):
+    """One of a packet's ends: its name, and where on the stack it is."""
+
+    name: str
+    address: int
+    port: int
+
+
+_FROM: Final = _End("source", _SOURCE, _PORTS + transport.SOURCE_PORT)
+_TO: Final = _End("destination", _DESTINATION, _PORTS + transport.DESTINATION_PORT)
+
+
 class Fanout:
     """The program, loaded, and what it knows; raises OSError without bpf.
 
-    Keys of its maps are addresses: of masqueraded ``servers``, and of the ``pool`` that full NAT
-    sends from.
+    ``claimed`` is a map of all claims.  Keys of its own maps are addresses: of masqueraded
+    ``servers``, and of the ``pool`` that full NAT sends from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, claimed: int) -> None:
+        self._claimed = claimed
         self.servers = bpf.Map(bpf.HASH, ADDRESS_SIZE, 1, _SERVERS)
         self.pool = bpf.Map(bpf.HASH, ADDRESS_SIZE, 1, _POOL)
-        self._pieces = bpf.Map(bpf.RECENT, _KEY_SIZE, 4, _PIECES)
+        self._pieces = bpf.Map(bpf.RECENT, _PIECE_SIZE, 4, _PIECES)
         self._seeds = [int.from_bytes(os.urandom(8), "little") | 1 for _ in range(4)]
         self.program = bpf.load(self._assemble(), bpf.TYPE_SOCKET)
 
@@ -92,30 +115,31 @@ class Fanout:
             for layout in LAYOUTS:
                 _read(program, layout, depth)
         program.label("later piece")
-        self._look_up(program, self._pieces, _SOURCE).jump_if(R0, "==", 0, "as it goes")
+        look_up(program, self._pieces.descriptor, _SOURCE).jump_if(R0, "==", 0, "as it goes")
         program.load(4, R0, R0).exit()
         program.label("as it goes")
-        self._choose(program, _SOURCE, _DESTINATION, "to client", "from client")
+        self._choose(program, _FROM, _TO)
         program.label("as it went")
-        self._choose(program, _DESTINATION, _SOURCE, "from client", "to client")
-        for name, address, port in (
-            ("from client", _SOURCE, transport.SOURCE_PORT),
-            ("to client", _DESTINATION, transport.DESTINATION_PORT),
-        ):
-            program.label(name).copy(R1, FRAME_POINTER).compute(R1, "+", address)
-            program.load(2, R2, FRAME_POINTER, _PORTS + port).jump("hash")
+        self._choose(program, _TO, _FROM)
+        for end in (_FROM, _TO):
+            program.label(end.name).copy(R1, FRAME_POINTER).compute(R1, "+", end.address)
+            program.load(2, R2, FRAME_POINTER, end.port).jump("hash")
         self._answer(program)
         return program.label("anybody").set(R0, 0).exit().assemble()
 
-    def _choose(self, program: Program, near: int, far: int, by_far: str, by_near: str) -> None:
-        """Go on by the end that is the client's: the near one, unless that is a server's."""
-        for known, end in ((self.servers, near), (self.pool, far)):
-            self._look_up(program, known, end).jump_if(R0, "!=", 0, by_far)
-        program.jump(by_near)
-
-    def _look_up(self, program: Program, known: bpf.Map, at: int) -> Program:
-        program.copy(R2, FRAME_POINTER).compute(R2, "+", at).load_map(R1, known.descriptor)
-        return program.call(bpf.MAP_LOOKUP)
+    def _choose(self, program: Program, near: _End, far: _End) -> None:
+        """Go on by the end that is the client's, of a packet from near to far; R8 its protocol."""
+        look_up(program, self.pool.descriptor, far.address).jump_if(R0, "!=", 0, far.name)
+        look_up(program, self.servers.descriptor, near.address).jump_if(R0, "==", 0, near.name)
+        for half in (0, 8):
+            program.load(8, R2, FRAME_POINTER, far.address + half)
+            program.store(8, FRAME_POINTER, _KEY + half, R2)
+        program.store(1, FRAME_POINTER, _KEY + PROTOCOL, R8)
+        program.load(2, R2, FRAME_POINTER, far.port).store(2, FRAME_POINTER, _KEY + PORT, R2)
+        ask(program, self._claimed, _KEY, TO, near.name)
+        program.store_number(2, FRAME_POINTER, _KEY + PORT, 0)
+        ask(program, self._claimed, _KEY, TO_ANY_PORT, near.name)
+        program.jump(far.name)
 
     def _answer(self, program: Program) -> None:
         """Answer with an end's hash, and note it for the pieces that follow."""

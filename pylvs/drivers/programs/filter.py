@@ -14,46 +14,45 @@ here costs time, never a packet, as long as no other tcx program comes first and
 import errno
 import logging
 import os
+import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R5, R6, R7, R9, Program
+from pylvs.drivers.programs.claimed import (
+    FROM,
+    KEY,
+    PORT,
+    PROTOCOL,
+    PROTOCOLS,
+    TO,
+    TO_HOST,
+    ask,
+    key_of,
+    look_up,
+    packed,
+)
 from pylvs.drivers.programs.fanout import Fanout, put_address
 from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read
 from pylvs.drivers.programs.offload import Offload, hindrance
 from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
 from pylvs.wire import ethernet, ipv4, ipv6, transport
-from pylvs.wire.text import address_of, is_ipv6
+from pylvs.wire.text import address_of
 
 log = logging.getLogger("pylvs")
 
-TO, TO_ANY_PORT, TO_HOST, FROM, FROM_ANY_PORT = range(5)
-"""Which end a key is about, and whether its protocol and port count."""
-
-_KEY: Final = struct.Struct(">16sBBH")
-"""address, protocol, side, port; IPv4's address is mapped into IPv6's"""
 _CAPACITY: Final = 1 << 20
 _QUEUES_LIMIT: Final = 1_024
 _U32: Final = struct.Struct("<I")
 _NO_TCX: Final = "its programs cannot be attached; tcx is there from Linux 6.6 on"
-_MAPPED: Final = bytes(10) + b"\xff\xff"
-_PROTOCOLS: Final = {"tcp": ipv4.TCP, "udp": ipv4.UDP}
-_SIDES: Final = {
-    "services": TO,
-    "any_port": TO_ANY_PORT,
-    "local": TO_HOST,
-    "servers": FROM,
-    "any_server": FROM_ANY_PORT,
-}
-"""The sets of claims that a program looks for, of nftables' rules in their order."""
-
 _Entry = tuple[bpf.Map, bytes]
 
-_KEY_AT, _PROTOCOL_AT, _SIDE_AT, _PORT_AT = -24, -8, -7, -6  # on the program's stack
+_KEY_AT: Final = -24  # on the program's stack
 
 
 def assemble(
@@ -67,7 +66,8 @@ def assemble(
     """Return an interface's program; ``claimed`` and ``sockets`` are maps.
 
     Without sockets it is for what comes after the packet rings.  Either may forward by itself.
-    ``sockets`` has one for each of several workers in a row, which ``fanout`` chooses from.
+    ``sockets`` has one for each of several workers in a row, which ``fanout`` chooses from; without
+    it a queue's frames are one worker's.
     """
     program = Program().copy(R9, R1)
     if sockets is None:
@@ -105,9 +105,11 @@ def assemble(
         program.label("take").set(R0, bpf.TC_DROP).exit()
         return program.label("pass").set(R0, bpf.TC_NEXT).exit().assemble()
     if fanout is None:
-        program.label("take").load(4, R2, R9, bpf.CONTEXT_QUEUE)
+        program.label("take").load(4, R5, R9, bpf.CONTEXT_QUEUE)
     else:
-        _choose(program, fanout, workers)
+        _hash_client(program, fanout)
+    program.compute(R5, "%", workers).load(4, R2, R9, bpf.CONTEXT_QUEUE)
+    program.compute(R2, "*", workers).compute_with(R2, "+", R5)
     program.load_map(R1, sockets).set(R3, bpf.XDP_PASS).call(bpf.REDIRECT_MAP).exit()
     return program.label("pass").set(R0, bpf.XDP_PASS).exit().assemble()
 
@@ -126,10 +128,10 @@ def _look_up(program: Program, claimed: int, family: int, chooses: bool) -> None
     layout = next(one for one in LAYOUTS if one.family == family)
     ready = f"ports of IPv{family}"
     program.load(1, R2, R6, ethernet.HEADER_SIZE + layout.protocol).jump_if(
-        R2, "==", _PROTOCOLS["tcp"], ready
+        R2, "==", PROTOCOLS["tcp"], ready
     )
-    program.jump_if(R2, "!=", _PROTOCOLS["udp"], "pass").label(ready)
-    program.store(1, FRAME_POINTER, _PROTOCOL_AT, R2).copy(R7, R2)
+    program.jump_if(R2, "!=", PROTOCOLS["udp"], "pass").label(ready)
+    program.store(1, FRAME_POINTER, _KEY_AT + PROTOCOL, R2).copy(R7, R2)
     for side, address, port in (
         (TO, layout.destination, transport.DESTINATION_PORT),
         (FROM, layout.source, transport.SOURCE_PORT),
@@ -137,31 +139,28 @@ def _look_up(program: Program, claimed: int, family: int, chooses: bool) -> None
         then = layout.name("taken to" if side == TO else "taken from") if chooses else "take"
         put_address(program, layout, R6, ethernet.HEADER_SIZE + address, _KEY_AT)
         program.load(2, R2, R6, ethernet.HEADER_SIZE + layout.header + port)
-        program.store(2, FRAME_POINTER, _PORT_AT, R2)
-        _ask(program, claimed, side, then)
-        program.store_number(2, FRAME_POINTER, _PORT_AT, 0)
-        _ask(program, claimed, side + 1, then)
+        program.store(2, FRAME_POINTER, _KEY_AT + PORT, R2)
+        ask(program, claimed, _KEY_AT, side, then)
+        program.store_number(2, FRAME_POINTER, _KEY_AT + PORT, 0)
+        ask(program, claimed, _KEY_AT, side + 1, then)
         if side == TO:
-            program.store_number(1, FRAME_POINTER, _PROTOCOL_AT, 0)
-            _ask(program, claimed, TO_HOST, "pass")
-            program.store(1, FRAME_POINTER, _PROTOCOL_AT, R7)
+            program.store_number(1, FRAME_POINTER, _KEY_AT + PROTOCOL, 0)
+            ask(program, claimed, _KEY_AT, TO_HOST, "pass")
+            program.store(1, FRAME_POINTER, _KEY_AT + PROTOCOL, R7)
     program.jump("pass")
 
 
-def _choose(program: Program, fanout: Fanout, workers: int) -> None:
-    """Have R2 be the place of the socket that a frame goes to, by its client's end."""
+def _hash_client(program: Program, fanout: Fanout) -> None:
+    """Have R5 be the hash of the client's end of a packet that was taken."""
     for layout in LAYOUTS:
         program.label(layout.name("taken to"))
-        program.copy(R2, FRAME_POINTER).compute(R2, "+", _KEY_AT)
-        program.load_map(R1, fanout.pool.descriptor).call(bpf.MAP_LOOKUP)
+        look_up(program, fanout.pool.descriptor, _KEY_AT)
         program.jump_if(R0, "!=", 0, layout.name("taken from"))
         _put_end(program, layout, layout.source, transport.SOURCE_PORT)
         program.label(layout.name("taken from"))
         _put_end(program, layout, layout.destination, transport.DESTINATION_PORT)
     program.label("hash").copy(R1, FRAME_POINTER).compute(R1, "+", _KEY_AT)
     fanout.hash_end(program)
-    program.load(4, R2, R9, bpf.CONTEXT_QUEUE).compute(R2, "*", workers)
-    program.compute(R5, "%", workers).compute_with(R2, "+", R5)
 
 
 def _put_end(program: Program, layout: Layout, address: int, port: int) -> None:
@@ -169,31 +168,13 @@ def _put_end(program: Program, layout: Layout, address: int, port: int) -> None:
     program.load(2, R2, R6, ethernet.HEADER_SIZE + layout.header + port).jump("hash")
 
 
-def _ask(program: Program, claimed: int, side: int, then: str) -> None:
-    program.store_number(1, FRAME_POINTER, _SIDE_AT, side)
-    program.copy(R2, FRAME_POINTER).compute(R2, "+", _KEY_AT).load_map(R1, claimed)
-    program.call(bpf.MAP_LOOKUP).jump_if(R0, "!=", 0, then)
+def _lets_sockets_share() -> bool:
+    """Whether frames by generic XDP may go to several sockets of a queue.
 
-
-def key_of(name: str, element: str) -> bytes | None:
-    """Return the key of a claim, an element of a set in the host's nftables; None if it has none.
-
-    ``services``, ``tcp . 192.0.2.10 . 80``: TO, 6, that address and port.
+    Before Linux 6.15 two processors that receive from it would take the same chunk.
     """
-    side = _SIDES.get(name.removesuffix("6"))
-    if side == TO_HOST:
-        return _KEY.pack(_packed(address_of(element)), 0, side, 0)
-    protocol, *words = element.split(" . ")
-    if side is None or protocol not in _PROTOCOLS:
-        return None
-    port = int(words[1]) if len(words) == 2 else 0
-    return _KEY.pack(_packed(address_of(words[0])), _PROTOCOLS[protocol], side, port)
-
-
-def _packed(address: int) -> bytes:
-    if is_ipv6(address):
-        return address.to_bytes(16, "big")
-    return _MAPPED + address.to_bytes(4, "big")
+    numbers = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return numbers is not None and tuple(map(int, numbers.groups())) >= (6, 15)
 
 
 class _Attached:
@@ -220,7 +201,8 @@ class _Attached:
                 self._attach(program, bpf.TYPE_TC, how)
             if self.sockets is not None:
                 maps = claimed.descriptor, self.sockets.descriptor
-                self._attach_xdp(name, assemble(mac, *maps, offload, fanout, workers))
+                assembled = partial(assemble, mac, *maps, offload, workers=workers)
+                self._attach_xdp(name, assembled, fanout)
         except BaseException:
             self.close()
             raise
@@ -232,12 +214,16 @@ class _Attached:
         finally:
             os.close(loaded)
 
-    def _attach_xdp(self, name: str, program: bytes) -> None:
+    def _attach_xdp(
+        self, name: str, assembled: Callable[..., bytes], fanout: Fanout | None
+    ) -> None:
         try:
-            self._attach(program, bpf.TYPE_XDP, bpf.ATTACH_NATIVE)
+            self._attach(assembled(fanout=fanout), bpf.TYPE_XDP, bpf.ATTACH_NATIVE)
             log.info("%s: XDP, native", name)
         except OSError as error:
-            self._attach(program, bpf.TYPE_XDP, bpf.ATTACH_GENERIC)
+            if not _lets_sockets_share():
+                fanout = None
+            self._attach(assembled(fanout=fanout), bpf.TYPE_XDP, bpf.ATTACH_GENERIC)
             log.info("%s: XDP, generic: natively %s", name, error.strerror)
 
     def close(self) -> None:
@@ -261,9 +247,9 @@ class Filter:
         self.xdp = xdp
         self._must_offload = must_offload
         self.offload = Offload() if offloads else None
-        self.fanout = Fanout() if workers > 1 else None
+        self._map = bpf.Map(bpf.HASH, KEY.size, 1, _CAPACITY)
+        self.fanout = Fanout(self._map.descriptor) if workers > 1 else None
         self._workers = workers
-        self._map = bpf.Map(bpf.HASH, _KEY.size, 1, _CAPACITY)
         self._held: set[_Entry] = set()
         self._is_full = False
         self._is_given_up = False
@@ -307,7 +293,7 @@ class Filter:
         """Look for these claims and no others; ``pool`` is what full NAT sends from."""
         entries = {entry for one in elements for entry in self._entries(*one)}
         if self.fanout is not None:
-            entries |= {(self.fanout.pool, _packed(address)) for address in pool}
+            entries |= {(self.fanout.pool, packed(address)) for address in pool}
         self._change(entries - self._held, self._held - entries)
 
     def update(self, added: Iterable[tuple[str, str]], removed: Iterable[tuple[str, str]]) -> None:
@@ -321,7 +307,7 @@ class Filter:
         if key is not None:
             yield self._map, key
         if self.fanout is not None and name.removesuffix("6") == "senders":
-            yield self.fanout.servers, _packed(address_of(element))
+            yield self.fanout.servers, packed(address_of(element))
 
     def _change(self, added: Iterable[_Entry], removed: Iterable[_Entry]) -> None:
         for entry in removed:

@@ -44,7 +44,13 @@ def worker_of():
     except OSError as error:
         pytest.skip(f"no bpf here: {error}")
     made.replace(
-        [("senders", SERVERS[4]), ("senders6", SERVERS[6]), ("own", VIPS[4])],
+        [
+            ("senders", SERVERS[4]),
+            ("senders6", SERVERS[6]),
+            ("own", VIPS[4]),
+            ("services", f"tcp . {VIPS[4]} . 80"),
+            ("any_port6", f"udp . {VIPS[6]}"),
+        ],
         pool=map(address_of, POOL.values()),
     )
 
@@ -120,6 +126,19 @@ def test_an_error_about_a_tunnel_is_its_clients(worker_of, data, family, outer, 
     inside = ip_packet(DIPS[outer], FULL_NATS[outer], TUNNELS[family], request.whole)
     sent = Way(outer, 6, DIPS[outer], FULL_NATS[outer], (1, 1))
     assert worker_of(sent.error(ERRORS[outer][0], inside)) == worker_of(request.whole)
+
+
+@examples(50)
+@given(data=st.data(), port=PORTS, kind=st.sampled_from([(4, 6), (6, 17)]))
+def test_a_server_may_be_a_client_of_another_service(worker_of, data, port, kind):
+    family, protocol = kind
+    service, other = VIPS[family], clients(data, family)
+    request = Way(family, protocol, SERVERS[family], service, (port, 80))
+    answer = Way(family, protocol, service, SERVERS[family], (80, port))
+    assert worker_of(request.whole) == worker_of(answer.error(ERRORS[family][0]))
+    outward = Way(family, protocol, SERVERS[family], other, (port, 80))  # and of no service at all
+    inward = Way(family, protocol, other, SERVERS[family], (80, port))
+    assert worker_of(outward.whole) == worker_of(inward.whole) != worker_of(request.whole)
 
 
 @examples(50)

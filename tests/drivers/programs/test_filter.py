@@ -5,7 +5,8 @@ import os
 import pytest
 
 from pylvs.drivers.programs import bpf
-from pylvs.drivers.programs.filter import Filter, assemble, key_of
+from pylvs.drivers.programs.claimed import key_of
+from pylvs.drivers.programs.filter import Filter, _lets_sockets_share, assemble
 from tests import programs
 from tests.packets import DIRECTOR_MAC, MAC_A, ethernet, ipv4, ipv6, tcp, udp
 
@@ -123,3 +124,20 @@ def test_keys_are_made_of_claims():
     assert key_of("local", "192.0.2.10")[16:] == bytes([0, 2, 0, 0])
     assert key_of("spans_24", "tcp . 192.0.2.0 . 80-90") is None
     assert key_of("quoted", "0xc000020a") is None
+
+
+@pytest.mark.parametrize(
+    ("release", "may"),
+    [
+        ("6.14.11-generic", False),
+        ("6.15.0", True),
+        ("5.19", False),
+        ("7.0-rc1", True),
+        ("?", False),
+    ],
+)
+def test_generic_xdp_feeds_several_sockets_of_a_queue_only_where_that_is_safe(
+    monkeypatch, release, may
+):
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", release, "", "")))
+    assert _lets_sockets_share() == may
