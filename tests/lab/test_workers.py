@@ -1,6 +1,7 @@
 """Workers side by side: whose a connection's packets are."""
 
 import pathlib
+import time
 
 import pytest
 
@@ -39,14 +40,33 @@ def test_a_connection_is_one_workers_both_ways(mode, version, driver, queues, si
         start_stations(lab)
         options = ("--offload", "off", "--driver", driver, "--workers", "2")
         start_director(lab, rules(lab), *options)
-        chosen = []
-        while len(chosen) < 3 or len(set(chosen)) == 1:
-            before = sleeps(lab.director)
-            assert int(ask(lab, "talk", COUNT, size)[0]) > 0.9 * COUNT
-            woken = {one: now - before.get(one, 0) for one, now in sleeps(lab.director).items()}
-            *_, second, most = sorted(woken, key=woken.get)
-            assert woken[most] > 0.9 * COUNT
-            assert woken[second] < 0.5 * COUNT
-            chosen.append(most)
-            assert len(chosen) < 30, "one worker has all of them"
+        talk_with_both(lab, size)
         lab.stop_director()
+
+
+@pytest.mark.parametrize("driver", ["packet", "xdp"])
+def test_so_it_is_when_an_interface_was_made_again(driver):
+    with Lab(topology("nat"), queues=2) as lab:
+        start_stations(lab)
+        options = ("--offload", "off", "--driver", driver, "--workers", "2")
+        start_director(lab, rules(lab), *options)
+        lab.shell("director", "ip link del eth1")
+        time.sleep(1)
+        lab._plug("director", "eth1", "back", "192.168.79.1/24")
+        lab.await_text("director.log", "interface eth1 is back")
+        talk_with_both(lab, 3_000)
+        lab.stop_director()
+
+
+def talk_with_both(lab, size):
+    """Talk until both workers have had connections of their own."""
+    chosen = []
+    while len(chosen) < 3 or len(set(chosen)) == 1:
+        before = sleeps(lab.director)
+        assert int(ask(lab, "talk", COUNT, size)[0]) > 0.9 * COUNT
+        woken = {one: now - before.get(one, 0) for one, now in sleeps(lab.director).items()}
+        *_, second, most = sorted(woken, key=woken.get)
+        assert woken[most] > 0.9 * COUNT
+        assert woken[second] < 0.5 * COUNT
+        chosen.append(most)
+        assert len(chosen) < 30, "one worker has all of them"
