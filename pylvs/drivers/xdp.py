@@ -383,28 +383,27 @@ class Sockets:
 
     def _lay_out_chunks(self, memory: Any, spare: int) -> None:
         """Have all chunks be spare, or in the reserve of those who share them."""
-        umem, numbers = self.umem[0], np.arange(self._chunks, dtype=np.uint32)
+        umem, shared = self.umem[0], self._shared
+        host = self if shared is None else shared.host
+        assert host is not None
         umem["spare"], umem["level"] = spare, self._level
-        shared = self._shared
-        if shared is None:
-            umem["begin"] = spare + 2 * self._numbers_space
-            umem["end"] = umem["begin"] + self._chunks_size
-            umem["spare_count"] = self._chunks
-            memory[spare:][: numbers.nbytes] = numbers.view(np.uint8)
-            return
-        umem["spare_count"] = 0
-        umem["lock"] = shared.mutex.address
-        assert shared.host is not None
-        if shared.host is self:
+        if host is self:
             umem["reserve"] = spare + self._numbers_space
             umem["begin"] = umem["reserve"] + self._numbers_space
             umem["end"] = umem["begin"] + self._chunks_size
-        else:
-            for name in ("reserve", "begin", "end"):
-                umem[name] = shared.host.umem[0][name]
-        if not self._pools:
-            filled = np.concatenate((np.array([self._chunks], np.uint32), numbers))
-            memory[int(umem["reserve"]) :][: filled.nbytes] = filled.view(np.uint8)
+        for name in ("reserve", "begin", "end"):
+            umem[name] = host.umem[0][name]
+        numbers = np.arange(self._chunks, dtype=np.uint32).view(np.uint8)
+        if shared is None:
+            umem["spare_count"] = self._chunks
+            memory[spare:][: numbers.size] = numbers
+            return
+        umem["spare_count"] = 0
+        umem["lock"] = shared.mutex.address
+        if not shared.pools:  # nobody has any yet
+            reserve = memory[int(umem["reserve"]) :][: 4 + numbers.size]
+            reserve[:4].view(np.uint32)[0] = self._chunks
+            reserve[4:] = numbers
 
     def _open(self, row: int, queue: Queue) -> None:
         assert self._reservation is not None

@@ -8,10 +8,10 @@
                  a later piece:                 where its packet's first one went
 
 Packet sockets have the whole program (PACKET_FANOUT); XDP's looks at claimed ends alone and hashes
-them likewise (``filter``).  By the kernel's own hash the two ways of a translated connection would
-part, and a packet's pieces from the packets around it.  Nothing depends on it but time and order:
-the tables are all workers'.  So it need not be right about what is rare: pieces that come before
-the first one, IPv6's extension headers but for fragments.  Full NAT's two ways are each one
+them likewise (``filter``).  By the kernel's own hash the two ways of a translated connection
+would part, and a packet's pieces from the packets around it.  Nothing depends on it but time and
+order: the tables are all workers'.  So it need not be right about what is rare: pieces that come
+before the first one, IPv6's extension headers but for fragments.  Full NAT's two ways are each one
 worker's, but not the same: what comes back does not tell the client.
 """
 
@@ -185,10 +185,8 @@ def _load(program: Program, base: int, to: int, size: int, otherwise: str) -> No
 
 def _read(program: Program, layout: Layout, depth: int) -> None:
     """Read the IP header at R7, and what is behind it: R9 where that is, R8 what."""
-    done, behind, ports = (
-        _DONE[depth],
-        *(layout.name(f"{one} {depth}") for one in ("behind", "ports")),
-    )
+    done = _DONE[depth]
+    behind, ports = (layout.name(f"{one} {depth}") for one in ("behind", "ports"))
     program.label(_begin(layout, depth))
     _load(program, R7, _PACKET, layout.header, _DONE[depth - 1] if depth else "anybody")
     for at, to in ((layout.source, _SOURCE), (layout.destination, _DESTINATION)):
