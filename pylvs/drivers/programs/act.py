@@ -18,13 +18,11 @@ _IP = ethernet.HEADER_SIZE
 def begin(program: Program, flows: int, cell: int) -> None:
     """Put it in front of a program whose context is in R9; ``flows`` and ``cell`` are maps."""
     program.store_number(4, FRAME_POINTER, _NUMBER, 0)
-    program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, cell)
-    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "not of a flow")
+    program.look_up(cell, _NUMBER).jump_if(R0, "==", 0, "not of a flow")
     program.load(4, R7, R0, 0).jump_if(R7, "==", 0, "not of a flow").store_number(4, R0, 0, 0)
     program.compute(R7, "-", 1).copy(R2, R7).compute(R2, ">>", FLOWS_PER_BUCKET.bit_length() - 1)
     program.store(4, FRAME_POINTER, _NUMBER, R2)
-    program.copy(R2, FRAME_POINTER).compute(R2, "+", _NUMBER).load_map(R1, flows)
-    program.call(bpf.MAP_LOOKUP).jump_if(R0, "==", 0, "not of a flow")
+    program.look_up(flows, _NUMBER).jump_if(R0, "==", 0, "not of a flow")
     program.compute(R7, "&", FLOWS_PER_BUCKET - 1).compute(R7, "*", FLOW.itemsize)
     program.copy(R8, R0).compute_with(R8, "+", R7)
     program.load(8, R2, R8, FLOW_PLACES["ends"]).compute(R2, "&", 0xFF)

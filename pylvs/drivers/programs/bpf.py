@@ -136,6 +136,14 @@ class Program:
     def load_map(self, to: int, descriptor: int) -> Self:
         return self._put(_LOAD_MAP, to, _PSEUDO_MAP, 0, descriptor)._put(0)
 
+    def look_up(self, known: int, at: int) -> Self:
+        """R0 = where the value of the key at that place on the stack is in a map, or 0.
+
+        Registers up to R5 are lost, as by every call.
+        """
+        self.copy(R2, FRAME_POINTER).compute(R2, "+", at).load_map(R1, known)
+        return self.call(MAP_LOOKUP)
+
     def call(self, helper: int) -> Self:
         return self._put(_CALL, number=helper)
 

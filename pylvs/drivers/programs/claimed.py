@@ -3,8 +3,8 @@
 import struct
 from typing import Final
 
-from pylvs.drivers.programs import bpf
-from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, Program
+from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R2, Program
+from pylvs.drivers.programs.headers import Layout
 from pylvs.wire import ipv4
 from pylvs.wire.text import address_of, is_ipv6
 
@@ -53,10 +53,14 @@ def packed(address: int) -> bytes:
 def ask(program: Program, claimed: int, at: int, side: int, then: str) -> None:
     """Jump if the key on the stack, about that side, is in the map; registers up to R5 are lost."""
     program.store_number(1, FRAME_POINTER, at + SIDE, side)
-    look_up(program, claimed, at).jump_if(R0, "!=", 0, then)
+    program.look_up(claimed, at).jump_if(R0, "!=", 0, then)
 
 
-def look_up(program: Program, known: int, at: int) -> Program:
-    """Look for what is on the stack in a map: R0 where its value is, or 0."""
-    program.copy(R2, FRAME_POINTER).compute(R2, "+", at).load_map(R1, known)
-    return program.call(bpf.MAP_LOOKUP)
+def put_address(program: Program, layout: Layout, base: int, at: int, to: int) -> None:
+    """Put the address at ``base`` + ``at`` on the stack, as keys have it; R2 is lost."""
+    if layout.is_ipv4:
+        program.store_number(8, FRAME_POINTER, to, 0)
+        program.store_number(4, FRAME_POINTER, to + 8, int.from_bytes(b"\0\0\xff\xff", "little"))
+    begin = ADDRESS_SIZE - layout.address_size
+    for part in range(0, layout.address_size, 4):
+        program.load(4, R2, base, at + part).store(4, FRAME_POINTER, to + begin + part, R2)

@@ -40,7 +40,7 @@ from pylvs.drivers.programs.claimed import (
     TO,
     TO_ANY_PORT,
     ask,
-    look_up,
+    put_address,
 )
 from pylvs.drivers.programs.headers import LAYOUTS, Layout
 from pylvs.wire import icmp, ipv4, ipv6, transport
@@ -64,15 +64,13 @@ _FRAGMENTS: Final = {
     6: (ipv6.FRAGMENT_OFFSET, ipv6.MORE_FRAGMENTS),
 }
 _WITH_PORTS: Final = (ipv4.TCP, ipv4.UDP, ipv4.SCTP)
-_ERRORS: Final = {
-    4: (icmp.UNREACHABLE, icmp.SOURCE_QUENCH, icmp.TIME_EXCEEDED, icmp.PARAMETER_PROBLEM),
-    6: (
-        icmp.V6_UNREACHABLE,
-        icmp.V6_TOO_BIG,
-        icmp.V6_TIME_EXCEEDED,
-        icmp.V6_PARAMETER_PROBLEM,
-    ),
-}
+_ERRORS: Final = (
+    icmp.UNREACHABLE,
+    icmp.SOURCE_QUENCH,
+    icmp.TIME_EXCEEDED,
+    icmp.PARAMETER_PROBLEM,
+)
+"""IPv4's; IPv6's types tell by themselves."""
 
 
 class _End(NamedTuple):
@@ -115,7 +113,7 @@ class Fanout:
             for layout in LAYOUTS:
                 _read(program, layout, depth)
         program.label("later piece")
-        look_up(program, self._pieces.descriptor, _SOURCE).jump_if(R0, "==", 0, "as it goes")
+        program.look_up(self._pieces.descriptor, _SOURCE).jump_if(R0, "==", 0, "as it goes")
         program.load(4, R0, R0).exit()
         program.label("as it goes")
         self._choose(program, _FROM, _TO)
@@ -129,8 +127,8 @@ class Fanout:
 
     def _choose(self, program: Program, near: _End, far: _End) -> None:
         """Go on by the end that is the client's, of a packet from near to far; R8 its protocol."""
-        look_up(program, self.pool.descriptor, far.address).jump_if(R0, "!=", 0, far.name)
-        look_up(program, self.servers.descriptor, near.address).jump_if(R0, "==", 0, near.name)
+        program.look_up(self.pool.descriptor, far.address).jump_if(R0, "!=", 0, far.name)
+        program.look_up(self.servers.descriptor, near.address).jump_if(R0, "==", 0, near.name)
         for half in (0, 8):
             program.load(8, R2, FRAME_POINTER, far.address + half)
             program.store(8, FRAME_POINTER, _KEY + half, R2)
@@ -232,15 +230,8 @@ def _read_error(program: Program, layout: Layout) -> None:
     _load(program, R9, _PACKET, 1, _DONE[0])
     program.load(1, R2, FRAME_POINTER, _PACKET)
     program.copy(R7, R9).compute(R7, "+", icmp.HEADER_SIZE)
-    for error in _ERRORS[layout.family]:
-        program.jump_if(R2, "==", error, _begin(layout, 1))
-
-
-def put_address(program: Program, layout: Layout, base: int, at: int, to: int) -> None:
-    """Put the address at ``base`` + ``at`` on the stack, as keys have it; R2 is lost."""
     if layout.is_ipv4:
-        program.store_number(8, FRAME_POINTER, to, 0)
-        program.store_number(4, FRAME_POINTER, to + 8, int.from_bytes(b"\0\0\xff\xff", "little"))
-    begin = ADDRESS_SIZE - layout.address_size
-    for part in range(0, layout.address_size, 4):
-        program.load(4, R2, base, at + part).store(4, FRAME_POINTER, to + begin + part, R2)
+        for error in _ERRORS:
+            program.jump_if(R2, "==", error, _begin(layout, 1))
+    else:
+        program.jump_if(R2, "<=", icmp.V6_INFORMATION_BEGIN - 1, _begin(layout, 1))

@@ -33,10 +33,10 @@ from pylvs.drivers.programs.claimed import (
     TO_HOST,
     ask,
     key_of,
-    look_up,
     packed,
+    put_address,
 )
-from pylvs.drivers.programs.fanout import Fanout, put_address
+from pylvs.drivers.programs.fanout import Fanout
 from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read
 from pylvs.drivers.programs.offload import Offload, hindrance
 from pylvs.drivers.xdp import MTU_MAX
@@ -154,7 +154,7 @@ def _hash_client(program: Program, fanout: Fanout) -> None:
     """Have R5 be the hash of the client's end of a packet that was taken."""
     for layout in LAYOUTS:
         program.label(layout.name("taken to"))
-        look_up(program, fanout.pool.descriptor, _KEY_AT)
+        program.look_up(fanout.pool.descriptor, _KEY_AT)
         program.jump_if(R0, "!=", 0, layout.name("taken from"))
         _put_end(program, layout, layout.source, transport.SOURCE_PORT)
         program.label(layout.name("taken from"))

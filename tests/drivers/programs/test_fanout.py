@@ -41,7 +41,7 @@ def worker_of():
         pytest.skip("only root may load programs")
     try:
         made = Filter(xdp=False, workers=2)
-    except OSError as error:
+    except PermissionError as error:
         pytest.skip(f"no bpf here: {error}")
     made.replace(
         [

@@ -33,7 +33,7 @@ def verdict_of():
         pytest.skip("only root may load programs")
     try:
         made = Filter(xdp=False)
-    except OSError as error:
+    except PermissionError as error:
         pytest.skip(f"no bpf here: {error}")
     made.replace(CLAIMS)
     program = bpf.load(assemble(MAC, made._map.descriptor, None), bpf.TYPE_TC)
