@@ -97,6 +97,7 @@ numba.config.CACHE_DIR = str(CACHE_DIRECTORY)
 
 _DOORS: Final[set[str]] = set()
 _INNER: Final[set[str]] = set()
+_APART: Final[set[str]] = set()
 
 
 def _rename(function: Any) -> str:
@@ -131,7 +132,29 @@ def apart(function: Any) -> Any:
     unless told, Numba gives a function its caller's ``forceinline``, and with everything inlined
     everywhere LLVM took ten times as long for a slower door.
     """
-    return _inner(function, forceinline=False)
+    made = _inner(function, forceinline=False)
+    _APART.add(function.__qualname__)
+    return made
+
+
+def _put_apart() -> None:
+    """Have what leads to a function set ``apart`` laid out of the way of what leads elsewhere.
+
+    LLVM takes a call of a function said to be cold for unlikely.  Told nothing, it left what most
+    frames need in the order of the source, with everything else in between.
+    """
+    usual = _cpu.CPUContext.declare_function
+
+    def declare_function(self: Any, module: Any, description: Any) -> Any:
+        declared = usual(self, module, description)
+        if description.qualname in _APART:
+            declared.attributes.add("cold")
+        return declared
+
+    _cpu.CPUContext.declare_function = declare_function
+
+
+_put_apart()
 
 
 def _leave_inner_to_doors() -> None:
@@ -204,14 +227,46 @@ def _count_from_the_front_only() -> None:
     usual = arrays.fix_integer_index
 
     def fix_integer_index(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
-        if builder.module.name.partition("$")[0] not in _DOORS | _INNER:
-            return usual(context, builder, kind, index, size)  # a plug-in's code, say
+        if not _is_ours(builder):
+            return usual(context, builder, kind, index, size)
         return context.cast(builder, index, kind, numba.types.intp)
 
     arrays.fix_integer_index = fix_integer_index
 
 
 _count_from_the_front_only()
+
+
+def _leave_slots_unset() -> None:
+    """Do not zero a variable's slot where its function begins, only where it is set.
+
+    Numba does so for its reference counts, which are off here.  A slot that is lent to a function
+    set ``apart``, for its result, stays in memory, and each frame paid for all of them.
+    """
+    cgutils: Any = importlib.import_module("numba.core.cgutils")
+
+    usual = cgutils.alloca_once
+
+    def alloca_once(
+        builder: Any, kind: Any, size: Any = None, name: str = "", zfill: bool = False
+    ) -> Any:
+        if size is not None or not _is_ours(builder):
+            return usual(builder, kind, size, name, zfill)
+        with builder.goto_entry_block():
+            slot = builder.alloca(kind, name=name)
+        if zfill:
+            builder.store(kind(None), slot)
+        return slot
+
+    cgutils.alloca_once = alloca_once
+
+
+_leave_slots_unset()
+
+
+def _is_ours(builder: Any) -> bool:
+    """Whether what is being compiled is a function of ours, not a plug-in's or one of Numba's."""
+    return builder.module.name.partition("$")[0] in _DOORS | _INNER
 
 
 def _inner(function: Any, **options: bool) -> Any:
@@ -327,7 +382,7 @@ def entrance(function: Any) -> Any:
     if not COMPILES:
         return function
     _DOORS.add(function.py_func.__qualname__)
-    return numba.njit(nogil=True)(function.py_func)
+    return numba.njit(nogil=True, _nrt=False)(function.py_func)
 
 
 pointer = numba.types.intp

@@ -31,7 +31,7 @@ class Common:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.groups: dict[tuple[int, int], int] = {}
-        """The fan-out group of each ring, by its row and its interface's index."""
+        """Fan-out groups, by the first row of their rings and their interface's index."""
         self.xdp = xdp.Shared(workers) if workers > 1 else None
 
 
@@ -305,13 +305,9 @@ class Rings(Live):
             ring[field] = getattr(shape, field)
         ring["left"] = shape.slots_per_block
         opened.bind((name, linux.ETH_P_ALL))
-        if self._common.workers > 1:
-            place = row, socket.if_nametoindex(name)
-            fanout = self._filter.fanout if self._filter is not None else None
-            program = fanout.program if fanout is not None else None
-            groups = self._common.groups
-            groups[place] = packet_ring.join(opened, groups.get(place), program)
         kind = row % packet_ring.RINGS_PER_PORT
+        if self._common.workers > 1:
+            self._join(opened, name, row, kind)
         shortest = self._shapes[row - 1].longest if kind else 0
         if self._filter is not None and self._filter.offload is not None:
             try:
@@ -320,6 +316,18 @@ class Rings(Live):
             except OSError as error:
                 self._filter.give_up_offload(error.strerror)
         packet_ring.take(opened, shape, shortest)
+
+    def _join(self, opened: socket.socket, name: str, row: int, kind: int) -> None:
+        """Have a ring's socket share frames with the other workers'.
+
+        A program tells small frames from large ones as well, so that there is one group of all of
+        an interface's rings: each group costs the kernel 0.2 us a frame.
+        """
+        fanout = self._filter.fanout if self._filter is not None else None
+        first = row if fanout is None else row - kind
+        program = None if fanout is None else fanout.program(self._shapes[first].longest)
+        groups, place = self._common.groups, (first, socket.if_nametoindex(name))
+        groups[place] = packet_ring.join(opened, groups.get(place), program)
 
     def _open_xdp(self) -> None:
         assert self._reservation is not None

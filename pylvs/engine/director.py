@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy import int64
 
 from pylvs.engine.chores import do_chores
 from pylvs.engine.forward import forward, leave_born
@@ -81,10 +82,12 @@ def direct(world, memory, frames, count, start, now_ms):
         if row == director.parsed:
             director.parsed = min(count, row + RUN)
             parse(tables, memory, frames, row, director.parsed, now_ms)
-        if not match(tables, memory, frames[row], now_ms):
-            return row
-        forward(tables, memory, frames, count, row, now_ms)
-        row += 1
+        end = int64(director.parsed)
+        while row < end:
+            if not match(tables, memory, frames[row], now_ms):
+                return row
+            forward(tables, memory, frames, count, row, now_ms)
+            row += 1
     neighbourhood.solicit(tables, memory, frames, count, now_ms)
     release(tables, memory, frames, count, now_ms)
     leave_born(tables, frames, count)

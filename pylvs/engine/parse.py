@@ -212,9 +212,9 @@ def _may_send_ipv6(source):
 def _may_send(source):
     """Whether an address can be a sender's (RFC 1812, section 5.3.7; net/ipv4/route.c)."""
     network = source >> 24
-    if network == 0 or network == _LOOPBACK or source == _LIMITED_BROADCAST:
-        return False
-    return network < _MULTICAST_BEGIN or network >= _CLASS_E_BEGIN
+    if network < _MULTICAST_BEGIN:
+        return network != 0 and network != _LOOPBACK
+    return network >= _CLASS_E_BEGIN and source != _LIMITED_BROADCAST
 
 
 @apart

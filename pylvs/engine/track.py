@@ -89,13 +89,20 @@ def track(tables, frame, row, view, now_ms):
         guarded = tables.director[0].guarded
         state = states.next_state(protocol, signal, int64(entry.state), view, guarded)
         timeout = states.timeout_ms(tables.timeouts, protocol, state)
-        entry.state = state
-        if int64(entry.conn_flags) & FLAG_OFFLOADED and not states.is_established(protocol, state):
-            flows.withdraw(tables, row)
-        connections.set_active(tables, row, states.is_active(protocol, state))
+        if state != entry.state:
+            _enter_state(tables, row, protocol, state)
         if entry.control != NONE and states.is_established(protocol, state):
             _assure(tables, entry)
     expiry.restart(tables, row, timeout, now_ms)
+
+
+@compiled
+def _enter_state(tables, row, protocol, state):
+    entry = tables.connections[row]
+    entry.state = state
+    if int64(entry.conn_flags) & FLAG_OFFLOADED and not states.is_established(protocol, state):
+        flows.withdraw(tables, row)
+    connections.set_active(tables, row, states.is_active(protocol, state))
 
 
 @compiled

@@ -53,7 +53,8 @@ def new_tables(limits: Limits, seed: Sequence[int]) -> Tables:
         director[f"{name}_limit"] = value
     for number in range(SEEDS):
         director[f"seed_{number}"] = seed[number]
-    bucket_bits = max(4, (limits.connections - 1).bit_length())
+    # Twice as many as rows: with all taken, three lookups in four end at the chain's first row.
+    bucket_bits = max(4, (limits.connections * 2 - 1).bit_length())
     director["hash_shift"] = HASH_BITS - bucket_bits
     tables.buckets[: 1 << bucket_bits] = NONE
     for name in (

@@ -7,17 +7,19 @@
                  an ICMP error:                 the other way round, of the packet that it quotes
                  a later piece:                 where its packet's first one went
 
-Packet sockets have the whole program (PACKET_FANOUT); XDP's looks at claimed ends alone and hashes
-them likewise (``filter``).  By the kernel's own hash the two ways of a translated connection
-would part, and a packet's pieces from the packets around it.  Nothing depends on it but time and
-order: the tables are all workers'.  So it need not be right about what is rare: pieces that come
-before the first one, IPv6's extension headers but for fragments.  Full NAT's two ways are each one
-worker's, but not the same: what comes back does not tell the client.
+Packet sockets have the whole program (PACKET_FANOUT), which also tells a worker's two rings apart;
+XDP's looks at claimed ends alone and hashes them likewise (``filter``).  By the kernel's own hash
+the two ways of a translated connection would part, and a packet's pieces from the packets around
+it.  Nothing depends on it but time and order: the tables are all workers'.  So it need not be right
+about what is rare: pieces that come before the first one, IPv6's extension headers but for
+fragments.  Full NAT's two ways are each one worker's, but not the same: what comes back does not
+tell the client.
 """
 
 import os
 from typing import Final, NamedTuple
 
+from pylvs.drivers.packet_ring import LARGE, RINGS_PER_PORT
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import (
     FRAME_POINTER,
@@ -42,8 +44,8 @@ from pylvs.drivers.programs.claimed import (
     ask,
     put_address,
 )
-from pylvs.drivers.programs.headers import LAYOUTS, Layout
-from pylvs.wire import icmp, ipv4, ipv6, transport
+from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read
+from pylvs.wire import ethernet, icmp, ipv4, ipv6, transport
 
 _PIECES: Final = 4_096  # packets whose first piece has come
 _SERVERS: Final = 1 << 20
@@ -86,35 +88,45 @@ _TO: Final = _End("destination", _DESTINATION, _PORTS + transport.DESTINATION_PO
 
 
 class Fanout:
-    """The program, loaded, and what it knows; raises OSError without bpf.
+    """The programs, and what they know; raises OSError without bpf.
 
     ``claimed`` is a map of all claims.  Keys of its own maps are addresses: of masqueraded
     ``servers``, and of the ``pool`` that full NAT sends from.
     """
 
-    def __init__(self, claimed: int) -> None:
+    def __init__(self, claimed: int, workers: int) -> None:
         self._claimed = claimed
+        self._workers = workers
         self.servers = bpf.Map(bpf.HASH, ADDRESS_SIZE, 1, _SERVERS)
         self.pool = bpf.Map(bpf.HASH, ADDRESS_SIZE, 1, _POOL)
         self._pieces = bpf.Map(bpf.RECENT, _PIECE_SIZE, 4, _PIECES)
         self._seeds = [int.from_bytes(os.urandom(8), "little") | 1 for _ in range(4)]
-        self.program = bpf.load(self._assemble(), bpf.TYPE_SOCKET)
+        self._programs: dict[int, int] = {}
 
-    def _assemble(self) -> bytes:
+    def program(self, longest: int) -> int:
+        """Return the program, loaded, of an interface whose small rings take ``longest`` bytes.
+
+        It answers with a place in a group that each worker joined with two sockets in a row, the
+        second for frames that are longer.
+        """
+        if longest not in self._programs:
+            self._programs[longest] = bpf.load(self._assemble(longest), bpf.TYPE_SOCKET)
+        return self._programs[longest]
+
+    def _assemble(self, longest: int) -> bytes:
         program = Program().copy(R6, R1).set(R7, 0).set(R2, 0)
         for at in (_IDENTIFICATION, _PROTOCOL, _PORTS, _IS_FIRST):
             program.store(4, FRAME_POINTER, at, R2)
-        _load(program, R7, _PACKET, 1, "anybody")
-        program.load(1, R2, FRAME_POINTER, _PACKET).compute(R2, ">>", 4)
+        program.load(4, R2, R6, bpf.TC_CONTEXT_PROTOCOL)
         for layout in LAYOUTS:
-            program.jump_if(R2, "==", layout.family, _begin(layout, 0))
-        program.jump("anybody")
+            program.jump_if(R2, "==", as_read(layout.ethertype), _begin(layout, 0))
+        program.label("anybody").set(R0, 0).jump("hashed")
         for depth in range(len(_DONE)):
             for layout in LAYOUTS:
                 _read(program, layout, depth)
         program.label("later piece")
         program.look_up(self._pieces.descriptor, _SOURCE).jump_if(R0, "==", 0, "as it goes")
-        program.load(4, R0, R0).exit()
+        program.load(4, R0, R0).jump("hashed")
         program.label("as it goes")
         self._choose(program, _FROM, _TO)
         program.label("as it went")
@@ -122,8 +134,11 @@ class Fanout:
         for end in (_FROM, _TO):
             program.label(end.name).copy(R1, FRAME_POINTER).compute(R1, "+", end.address)
             program.load(2, R2, FRAME_POINTER, end.port).jump("hash")
-        self._answer(program)
-        return program.label("anybody").set(R0, 0).exit().assemble()
+        self._note(program)
+        program.label("hashed").compute(R0, "%", self._workers).compute(R0, "*", RINGS_PER_PORT)
+        program.load(4, R2, R6, bpf.TC_CONTEXT_SIZE)  # without the link's header
+        program.jump_if(R2, "<=", longest - ethernet.HEADER_SIZE, "placed").compute(R0, "+", LARGE)
+        return program.label("placed").exit().assemble()
 
     def _choose(self, program: Program, near: _End, far: _End) -> None:
         """Go on by the end that is the client's, of a packet from near to far; R8 its protocol."""
@@ -139,16 +154,16 @@ class Fanout:
         ask(program, self._claimed, _KEY, TO_ANY_PORT, near.name)
         program.jump(far.name)
 
-    def _answer(self, program: Program) -> None:
-        """Answer with an end's hash, and note it for the pieces that follow."""
+    def _note(self, program: Program) -> None:
+        """Have R0 be an end's hash, noted for the pieces that follow."""
         program.label("hash")
         self.hash_end(program)
         program.store(4, FRAME_POINTER, _HASH, R5)
-        program.load(4, R2, FRAME_POINTER, _IS_FIRST).jump_if(R2, "==", 0, "answer")
+        program.load(4, R2, FRAME_POINTER, _IS_FIRST).jump_if(R2, "==", 0, "noted")
         program.copy(R2, FRAME_POINTER).compute(R2, "+", _SOURCE)
         program.copy(R3, FRAME_POINTER).compute(R3, "+", _HASH)
         program.load_map(R1, self._pieces.descriptor).set(R4, 0).call(bpf.MAP_UPDATE)
-        program.label("answer").load(4, R0, FRAME_POINTER, _HASH).exit()
+        program.label("noted").load(4, R0, FRAME_POINTER, _HASH)
 
     def hash_end(self, program: Program) -> None:
         """Have R5 be the hash of the address at R1, and of the port, as it was read, in R2.
@@ -165,7 +180,8 @@ class Fanout:
         program.set_wide(R0, last).compute_with(R5, "*", R0).compute(R5, ">>", _HASH_SHIFT)
 
     def close(self) -> None:
-        os.close(self.program)
+        for program in self._programs.values():
+            os.close(program)
         for one in (self.servers, self.pool, self._pieces):
             one.close()
 

@@ -248,7 +248,7 @@ class Filter:
         self._must_offload = must_offload
         self.offload = Offload() if offloads else None
         self._map = bpf.Map(bpf.HASH, KEY.size, 1, _CAPACITY)
-        self.fanout = Fanout(self._map.descriptor) if workers > 1 else None
+        self.fanout = Fanout(self._map.descriptor, workers) if workers > 1 else None
         self._workers = workers
         self._held: set[_Entry] = set()
         self._is_full = False

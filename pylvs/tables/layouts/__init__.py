@@ -412,7 +412,7 @@ TABLES: Final = np.dtype([
     ("flows", FLOW, (sizes.FLOW_ROWS,)),
     ("local_buckets", np.int32, (sizes.LOCAL_ENDS_LIMIT,)),  # heads of hash chains: row + 1, or 0
     ("local_ends", LOCAL_END, (sizes.LOCAL_ENDS_LIMIT,)),
-    ("buckets", np.int32, (sizes.ROOM.connections,)),  # heads of the connections' hash chains
+    ("buckets", np.int32, (sizes.ROOM.connections * 2,)),  # heads of the connections' hash chains
     ("connections", CONNECTION, (sizes.ROOM.connections,)),
     ("wide_ends", WIDE_ENDS, (sizes.ROOM.connections,)),  # of the IPv6 connection in the same row
 ], align=True)

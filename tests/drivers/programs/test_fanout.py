@@ -32,6 +32,8 @@ DIPS = {4: "10.0.0.254", 6: "2001:db8:1::fe"}
 POOL = {4: "10.0.0.200", 6: "2001:db8:1::c8"}
 FULL_NATS = {4: "10.0.0.12", 6: "2001:db8:1::12"}
 TUNNELS = {4: 4, 6: 41}
+HASHES = 1 << 24  # as many workers, so that a worker is a hash
+LONGEST = 108
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def worker_of():
     if os.geteuid():
         pytest.skip("only root may load programs")
     try:
-        made = Filter(xdp=False, workers=2)
+        made = Filter(xdp=False, workers=HASHES)
     except PermissionError as error:
         pytest.skip(f"no bpf here: {error}")
     made.replace(
@@ -55,7 +57,9 @@ def worker_of():
     )
 
     def worker(packet):
-        return programs.run(made.fanout.program, ethernet(packet))[0]
+        place = programs.run(made.fanout.program(LONGEST), ethernet(packet))[0]
+        assert place % 2 == (len(packet) + 14 > LONGEST)  # which of the worker's two rings
+        return place // 2
 
     worker.claims = made
     yield worker
@@ -186,7 +190,8 @@ def test_what_is_cut_short_goes_by_its_addresses(worker_of):
 
 def test_what_is_no_ip_is_the_first_ones(worker_of):
     frame = arp(1, bytes(6), "10.0.0.1", bytes(6), "10.0.0.2")
-    assert programs.run(worker_of.claims.fanout.program, frame)[0] == 0
+    assert programs.run(worker_of.claims.fanout.program(LONGEST), frame)[0] == 0
+    assert programs.run(worker_of.claims.fanout.program(LONGEST), frame + bytes(1_500))[0] == 1
 
 
 def test_a_server_that_is_none_any_more_is_a_client_like_others(worker_of):
