@@ -25,7 +25,7 @@ from pylvs.control.model import (
 from pylvs.errors import HostError, PylvsError, RuleError, UsageError
 
 TOGETHER: Final = 1_024  # commands that are guarded at a time
-_A_BREATH: Final = 192  # commands carried out between two breaths: half a millisecond
+_A_BREATH: Final = 64  # commands carried out between two breaths: half a millisecond
 
 Edit = Callable[[Service | None], Service | None]
 """Makes of a service, or of none, another, or none."""

@@ -77,6 +77,22 @@ def _copy(service: Service) -> Service:
     return Service(service.key, service.terms, dict(service.servers))
 
 
+class Stated:
+    """Services that the director had at a moment, with its rows, in the order they were added.
+
+    What they are, and whether they still are, is looked up later: that takes ten times as long.
+    """
+
+    def __init__(self, rows: dict[ServiceKey, int], services: Mapping[ServiceKey, Service]) -> None:
+        self._rows, self._services = rows, services
+
+    def __iter__(self) -> Iterator[tuple[Service, int]]:
+        for key, row in self._rows.items():
+            service = self._services.get(key)
+            if service is not None:
+                yield service, row
+
+
 class Manager:
     """The only caller of the mailbox.
 
@@ -176,13 +192,19 @@ class Manager:
                 if command.verb == "set":
                     states.set_timeouts(self.director.tables.timeouts, *command.timeouts)
             results = mailbox.carry_out_all(self.director.tables, batch)
+            added: list[ServiceKey] = []
+            removed: list[ServiceKey] = []
             for (place, command), end in zip(told, ends, strict=True):
                 result = results[end]
                 if result < 0:
                     self._take_back(command)
                     refusals[place] = RuleError(_REFUSED[result], KERNEL_REFUSED)
-                else:
-                    self._note(command, result)
+                    continue
+                self._note(command, result)
+                if command.service and command.verb in "AD":
+                    (added if command.verb == "A" else removed).append(command.service)
+            self.own.adopt(added)
+            self.own.forsake(removed)
 
         call(carry_out)
 
@@ -248,19 +270,19 @@ class Manager:
         assert key is not None
         if command.verb in "AE":
             self._rows[key] = row
-            if command.verb == "A":
-                self.own.adopt(key)
         elif command.verb == "D":
             del self._rows[key]
-            self.own.forsake(key)
             self.director.schedulers.forget(row)
             self.director.engines.forget(row)
         else:
             self.director.tell_plugin(self.service_row(key))
 
     def clear(self, limit: int, call: Call = at_once) -> bool:
-        """Remove that many services; return whether any are left."""
-        some = list(itertools.islice(self.table.services, limit))
+        """Remove that many services; return whether any are left.
+
+        The newest first: they stand at the head of the chains that they share.
+        """
+        some = list(itertools.islice(reversed(self.table.services), limit))
         self.apply_all((Command("D", key) for key in some), call)
         return bool(self.table.services)
 
@@ -324,12 +346,9 @@ class Manager:
             if key in services
         }
 
-    def stated(self) -> Iterator[tuple[Service, int]]:
-        """Yield the services that the director has, with its rows, in the order they were added."""
-        for key, row in self._rows.items():
-            service = self.table.services.get(key)
-            if service is not None:  # else it is about to be removed
-                yield service, row
+    def stated(self) -> Stated:
+        """Return the services that the director has now; they can be read from any thread."""
+        return Stated(dict(self._rows), self.table.services)
 
     def keys_by_row(self) -> dict[int, ServiceKey]:
         """Return the services by the director's rows; callable from any thread, as above."""

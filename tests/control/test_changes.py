@@ -244,3 +244,16 @@ def test_addresses_of_services_without_room_are_not_the_directors():
     commands = [f"-D -t 192.0.2.{n}:80" for n in range(1, 5)]
     assert Changer(world.manager).change([parse_line(one.split()) for one in commands]) == (0, "")
     assert world.tables.director[0]["own_count"] == 0
+
+
+def test_a_listing_has_room_for_what_came_while_it_made_some():
+    made = World([f"-A -t {VIP}:80 -s rr"])
+    later = iter([f"-A -t {VIP}:81 -s rr", f"-a -t {VIP}:81 -r 10.0.0.11:80 -m"])
+
+    def call(function):
+        for rule in itertools.islice(later, 1):
+            made.rule(rule)
+        return function()
+
+    rows = listing.read(made.manager, call)
+    assert [(row.key.port, len(row.servers)) for row in rows] == [(80, 0), (81, 1)]

@@ -2,7 +2,7 @@
 
 import bisect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -63,27 +63,24 @@ class OwnAddresses:
         }
         tables.director[0]["own_count"] = 0
         self._rows.clear()
-        for address in sorted((set(self._vips) if self.adopts_vips else set()) | self.stations):
-            self._add(address, announced=address in known)
+        self._add((set(self._vips) if self.adopts_vips else set()) | self.stations, known)
 
-    def adopt(self, key: ServiceKey) -> None:
-        """A service's address becomes the director's own: there is room for every service's."""
-        if not key.vip:
-            return
+    def adopt(self, keys: Iterable[ServiceKey]) -> None:
+        """Services' addresses become the director's own: there is room for every service's."""
+        vips = [key.vip for key in keys if key.vip]
+        self._vips.update(vips)
         if self.adopts_vips:
-            self._add(key.vip)
-        self._vips[key.vip] += 1
+            self._add(set(vips))
 
-    def forsake(self, key: ServiceKey) -> None:
-        """A service is gone, and with the last one of an address that address."""
-        if not key.vip:
-            return
-        self._vips[key.vip] -= 1
-        if self._vips[key.vip]:
-            return
-        del self._vips[key.vip]
-        if self.adopts_vips and key.vip not in self.stations:
-            self._remove(key.vip)
+    def forsake(self, keys: Iterable[ServiceKey]) -> None:
+        """Services are gone, and with the last one of an address that address."""
+        vips = [key.vip for key in keys if key.vip]
+        self._vips.subtract(vips)
+        gone = {vip for vip in vips if not self._vips[vip]}
+        for vip in gone:
+            del self._vips[vip]
+        if self.adopts_vips:
+            self._remove(gone - self.stations)
 
     def addresses(self) -> list[int]:
         """Return the addresses that the director answers for itself."""
@@ -105,26 +102,38 @@ class OwnAddresses:
         table = self._tables.own
         return table.view(np.uint8).reshape(len(table), -1)
 
-    def _add(self, address: int, announced: bool = False) -> None:
-        table, rows, pair = self._tables.own, self._rows, halves(address)
-        row, count = bisect.bisect_left(rows, pair), len(rows)
-        if row < count and rows[row] == pair:
-            return
-        rows.insert(row, pair)
-        octets = self._octets()
-        octets[row + 1 : count + 1] = octets[row:count]
-        entry = table[row]
-        entry["address_high"], entry["address_low"] = pair
-        entry["announced"] = announced
-        entry["in_pool"] = address in self.pool
-        entry["answers_arp"] = entry["answers_ping"] = address not in self.local
-        self._tables.director[0]["own_count"] = len(rows)
+    def _add(self, addresses: set[int], announced: Container[int] = ()) -> None:
+        """Put addresses in their places among the others, all in one go, and tell of each."""
+        rows = self._rows
+        pairs = {halves(address): address for address in addresses}
+        new = [pair for pair in sorted(pairs) if not self._has(pair)]
+        places = [bisect.bisect_left(rows, pair) for pair in new]
+        if new:
+            self._write(np.insert(self._octets()[: len(rows)], places, 0, axis=0))
+        for moved, (place, pair) in enumerate(zip(places, new, strict=True)):
+            rows.insert(place + moved, pair)
+            address, entry = pairs[pair], self._tables.own[place + moved]
+            entry["address_high"], entry["address_low"] = pair
+            entry["announced"] = address in announced
+            entry["in_pool"] = address in self.pool
+            entry["answers_arp"] = entry["answers_ping"] = address not in self.local
 
-    def _remove(self, address: int) -> None:
-        table, rows, pair = self._tables.own, self._rows, halves(address)
-        row, count = bisect.bisect_left(rows, pair), len(rows)
-        del rows[row]
-        octets = self._octets()
-        octets[row : count - 1] = octets[row + 1 : count]
-        table[count - 1]["announced"] = 0
-        self._tables.director[0]["own_count"] = len(rows)
+    def _remove(self, addresses: set[int]) -> None:
+        """Take addresses out of the table, all in one go."""
+        rows = self._rows
+        places = [bisect.bisect_left(rows, halves(address)) for address in addresses]
+        if places:
+            self._write(np.delete(self._octets()[: len(rows)], places, axis=0))
+        for place in sorted(places, reverse=True):
+            del rows[place]
+
+    def _has(self, pair: tuple[int, int]) -> bool:
+        place = bisect.bisect_left(self._rows, pair)
+        return self._rows[place : place + 1] == [pair]
+
+    def _write(self, octets: Any) -> None:
+        """Have the table be these rows."""
+        director, table = self._tables.director[0], self._octets()
+        table[: len(octets)] = octets
+        table[len(octets) : int(director["own_count"])] = 0
+        director["own_count"] = len(octets)
