@@ -25,7 +25,7 @@ def main(interface: str, size: int) -> None:
     program.compute(R2, "+", _ETHERNET + size).jump_if_register(R2, "<=", R3, "pass")
     program.set(R0, bpf.TC_DROP).exit().label("pass").set(R0, bpf.TC_NEXT).exit()
     loaded = bpf.load(program.assemble(), bpf.TYPE_TC)
-    bpf.attach(loaded, socket.if_nametoindex(interface), bpf.TYPE_TC)
+    bpf.attach(loaded, socket.if_nametoindex(interface), bpf.TYPE_TC, bpf.AHEAD)
     print("ready", flush=True)
     signal.pause()
 
