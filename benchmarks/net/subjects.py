@@ -15,6 +15,7 @@ ECHO_PORT: Final = 81
 _QUEUES: Final = 2  # of every interface, for subjects with several threads
 CLIENT: Final = "10.133.146.1"
 _SERVER: Final = "192.168.79.129"
+_TUN_DIP: Final = "192.168.81.1"
 _SIDE: Final = (
     Interface("eth1", "side", "192.168.80.1/24"),
     Interface("eth1", "side", "192.168.80.2/24"),
@@ -41,28 +42,48 @@ def _server(lab: Lab) -> str:
     return next(iter(lab.topology.servers.values()))
 
 
+_METHODS: Final = {
+    "nat": "-m",
+    "dr": "-g",
+    "tun": "-i",
+    "fullnat": "--fullnat",
+    "l3dsr": "--l3dsr 10",
+}
+
+
+def _start(lab: Lab, words: list[str]) -> None:
+    """Start a director that receives as ``words`` say, with the lab's services."""
+    shape = lab.topology
+    lines = []
+    for letter, port in (("t", shape.port), ("u", shape.port), ("u", ECHO_PORT)):
+        service = f"-{letter} {bracketed(shape.vip)}:{port}"
+        server = f"-r {bracketed(_server(lab))}:{port_of(lab, port)} {_METHODS[shape.mode]}"
+        lines += [f"-A {service} -s rr", f"-a {service} {server}"]
+    rules = lab.folder / "rules"
+    rules.write_text("\n".join(lines) + "\n", encoding="ascii")
+    local = ["--local", shape.local] if shape.local else []
+    lab.start_director([*words, *local, "--connections", "4194304", "--rules", str(rules)])
+
+
+def _on_tun(lab: Lab) -> None:
+    """Have the host route what is for the VIP, and what the server answers, to a TUN device."""
+    for line in (
+        "echo 1 > /proc/sys/net/ipv4/ip_forward",
+        "echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp",
+        "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter",
+        "echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter",
+    ):
+        lab.shell("director", line)
+    _start(lab, ["--tun", "tun0", "--dip", _TUN_DIP])
+    lab.shell("director", f"ip route add {lab.topology.vip} dev tun0")
+    lab.shell("director", "ip route add default dev tun0 table 100")
+    lab.shell("director", "ip rule add iif eth1 lookup 100")
+
+
 def _pylvs(mode: str, *options: str) -> Subject:
     def start(lab: Lab) -> None:
-        shape = lab.topology
-        words = shape.director_arguments()
-        begin = words.index("--vip")
-        option = {
-            "nat": "-m",
-            "dr": "-g",
-            "tun": "-i",
-            "fullnat": "--fullnat",
-            "l3dsr": "--l3dsr 10",
-        }
-        lines = []
-        for letter, port in (("t", shape.port), ("u", shape.port), ("u", ECHO_PORT)):
-            service = f"-{letter} {bracketed(shape.vip)}:{port}"
-            server = f"-r {bracketed(_server(lab))}:{port_of(lab, port)} {option[mode]}"
-            lines += [f"-A {service} -s rr", f"-a {service} {server}"]
-        rules = lab.folder / "rules"
-        rules.write_text("\n".join(lines) + "\n", encoding="ascii")
-        local = ["--local", shape.local] if shape.local else []
-        room = ["--connections", "4194304"]
-        lab.start_director([*words[:begin], *local, *room, *options, "--rules", str(rules)])
+        words = lab.topology.director_arguments()
+        _start(lab, [*words[: words.index("--vip")], *options])
 
     name = " ".join(["pylvs", mode, *options]).replace("--driver ", "").replace("--", "")
     measures = PACKETS | STREAMS
@@ -165,6 +186,7 @@ SUBJECTS: Final = (
     *(_pylvs(mode, "--offload", "off") for mode in ("nat", "dr")),
     *(_pylvs(mode, "--driver", "xdp") for mode in ("nat", "dr", "tun")),
     *(_pylvs("nat", "--workers", "2", *driver) for driver in ((), ("--driver", "xdp"))),
+    Subject("pylvs nat tun device", "nat", _on_tun),
     Subject("haproxy", "nat", _haproxy, STREAMS, _without("haproxy", "haproxy")),
     Subject("nginx stream", "nat", _nginx, STREAMS, _without_stream),
     Subject("plain python", "nat", _plain, frozenset({"overload", "lossless", "cpu"})),
