@@ -128,9 +128,9 @@ def compiled(function: Any) -> Any:
 def apart(function: Any) -> Any:
     """Compile a function likewise, but as one that is called.
 
-    For what happens to few frames, or is asked for in many places.  It says so in as many words:
-    unless told, Numba gives a function its caller's ``forceinline``, and with everything inlined
-    everywhere LLVM took ten times as long for a slower door.
+    For what happens to few frames, or is asked for in many places; LLVM takes it for unlikely.  It
+    says so in as many words: unless told, Numba gives a function its caller's ``forceinline``, and
+    with everything inlined everywhere LLVM took ten times as long for a slower door.
     """
     made = _inner(function, forceinline=False)
     _APART.add(function.__qualname__)
@@ -240,8 +240,9 @@ _count_from_the_front_only()
 def _leave_slots_unset() -> None:
     """Do not zero a variable's slot where its function begins, only where it is set.
 
-    Numba does so for its reference counts, which are off here.  A slot that is lent to a function
-    set ``apart``, for its result, stays in memory, and each frame paid for all of them.
+    Numba does so for its reference counts, which are off here; a slot that is to be zero for
+    another reason says so (``zfill``).  A slot that is lent to a function set ``apart``, for its
+    result, stays in memory, and each frame paid for all of them.
     """
     cgutils: Any = importlib.import_module("numba.core.cgutils")
 
@@ -250,13 +251,10 @@ def _leave_slots_unset() -> None:
     def alloca_once(
         builder: Any, kind: Any, size: Any = None, name: str = "", zfill: bool = False
     ) -> Any:
-        if size is not None or not _is_ours(builder):
+        if size is not None or zfill or not _is_ours(builder):
             return usual(builder, kind, size, name, zfill)
         with builder.goto_entry_block():
-            slot = builder.alloca(kind, name=name)
-        if zfill:
-            builder.store(kind(None), slot)
-        return slot
+            return builder.alloca(kind, name=name)
 
     cgutils.alloca_once = alloca_once
 
@@ -266,7 +264,8 @@ _leave_slots_unset()
 
 def _is_ours(builder: Any) -> bool:
     """Whether what is being compiled is a function of ours, not a plug-in's or one of Numba's."""
-    return builder.module.name.partition("$")[0] in _DOORS | _INNER
+    name = builder.module.name.partition("$")[0]
+    return name in _DOORS or name in _INNER
 
 
 def _inner(function: Any, **options: bool) -> Any:

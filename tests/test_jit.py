@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from pylvs.jit import COMPILES, compiled, door
+from pylvs.jit import COMPILES, apart, compiled, door, entrance
 
 VALUES = np.arange(10)
 
@@ -40,3 +40,21 @@ def test_a_negative_index_of_ours_is_taken_as_it_is():
             ours(some, -1)
     else:
         assert ours(some, -1) == (2 if COMPILES else 7)
+
+
+@apart
+def _divided(number, by):
+    return number // by
+
+
+@compiled
+def _divided_twice(number, first, second):
+    return _divided(number, first) + _divided(number, second)
+
+
+def test_the_second_call_that_fails_is_as_loud_as_the_first():
+    divided_twice = entrance(_divided_twice)
+    assert divided_twice(8, 2, 4) == 6
+    for first, second in ((0, 1), (1, 0)):
+        with pytest.raises(ZeroDivisionError):
+            divided_twice(8, first, second)

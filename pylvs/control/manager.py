@@ -80,7 +80,8 @@ def _copy(service: Service) -> Service:
 class Stated:
     """Services that the director had at a moment, with its rows, in the order they were added.
 
-    What they are, and whether they still are, is looked up later: that takes ten times as long.
+    What they are, and whether they still are, is looked up as they are read, and may be newer: that
+    takes ten times as long as to copy the rows.
     """
 
     def __init__(self, rows: dict[ServiceKey, int], services: Mapping[ServiceKey, Service]) -> None:
@@ -203,8 +204,7 @@ class Manager:
                 self._note(command, result)
                 if command.service and command.verb in "AD":
                     (added if command.verb == "A" else removed).append(command.service)
-            self.own.adopt(added)
-            self.own.forsake(removed)
+            self.own.follow(added, removed)
 
         call(carry_out)
 

@@ -55,14 +55,19 @@ def kernel_decapsulates(family: int) -> bool:
     return pathlib.Path("/sys/module", module).exists()
 
 
-def setup_lines(vips: list[int], mode: str, gateway: int = 0, dscp: int = 0) -> list[str]:
-    """Return the shell lines that make this host a real server; ``dscp`` is l3dsr's mark."""
+def setup_lines(
+    vips: list[int], mode: str, gateway: int = 0, dscp: int = 0, *, early: bool = False
+) -> list[str]:
+    """Return the shell lines that make this host a real server; ``dscp`` is l3dsr's mark.
+
+    ``early``: tunnels may end before the host's packet filter (``lab.decapsulator``).
+    """
     settings = _settings(vips, mode)
     lines = [f"echo {value} > /proc/sys/{name}" for name, value in settings.items()]
     families = sorted(set(map(family_of, vips)))
     if mode == "tun":
         for family in families:
-            lines += _tunnel_lines(family)
+            lines += _tunnel_lines(family, early)
     if mode not in _NO_VIP:
         lines += [f"ip address add {_place_of(vip, mode)}" for vip in vips]
     if mode == "l3dsr":
@@ -91,13 +96,14 @@ def _table_of(vip: int) -> str:
     return f"{'ip6' if is_ipv6(vip) else 'ip'} pylvs_l3dsr_{vip:x}"
 
 
-def _tunnel_lines(family: int) -> list[str]:
+def _tunnel_lines(family: int, early: bool) -> list[str]:
     """Return the lines that make the far end of tunnels that carry a family's packets."""
     device = TUNNEL_DEVICES[family]
     if kernel_decapsulates(family):
         lines = [f"ip link set {device} up"]
     else:
         program = f"{sys.executable} -m pylvs.lab.decapsulator {device} {family}"
+        program += " early" if early else ""
         wait = f"ip link show {device} up | grep -q {device}"
         lines = [
             f"setsid {program} </dev/null >/dev/null 2>&1 &",

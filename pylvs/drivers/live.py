@@ -246,6 +246,8 @@ class Rings(Live):
         self.sockets, self.umem = self._xdp.table, self._xdp.umem
         small = [packet_ring.small_shape(port.mtu) for port in self.ports]
         self._shapes = [each for one in small for each in (one, packet_ring.LARGE_SHAPE)]
+        if claimed is not None:
+            claimed.share({shape.longest for shape in small})
         self._rings_size = sum(shape.ring_size for shape in self._shapes)
         self.memory_size = self._rings_size + self._xdp.memory_size
 
@@ -321,11 +323,13 @@ class Rings(Live):
         """Have a ring's socket share frames with the other workers'.
 
         A program tells small frames from large ones as well, so that there is one group of all of
-        an interface's rings: each group costs the kernel 0.2 us a frame.
+        an interface's rings: each group costs the kernel 0.2 us a frame.  It counts on their order,
+        which is that of joining, also after the link was down.
         """
-        fanout = self._filter.fanout if self._filter is not None else None
-        first = row if fanout is None else row - kind
-        program = None if fanout is None else fanout.program(self._shapes[first].longest)
+        first, program = row, None
+        if self._filter is not None and self._filter.fanout is not None:
+            first = row - kind
+            program = self._filter.fanout.program(self._shapes[first].longest)
         groups, place = self._common.groups, (first, socket.if_nametoindex(name))
         groups[place] = packet_ring.join(opened, groups.get(place), program)
 

@@ -106,7 +106,7 @@ class Lab:
             self.shell(node.name, "echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects")
         for server in self.topology.servers:
             vips = [address_of(self.topology.vip)]
-            lines = realserver.setup_lines(vips, self.topology.mode, dscp=DSCP)
+            lines = realserver.setup_lines(vips, self.topology.mode, dscp=DSCP, early=True)
             for line in lines:
                 self.shell(server, line)
 

@@ -62,6 +62,24 @@ def test_so_it_is_when_an_interface_was_made_again(driver):
         lab.stop_director()
 
 
+def test_so_it_is_when_a_link_was_down():
+    """Then the kernel puts the rings into their group again, whose places programs count on."""
+    with Lab(topology("nat"), queues=2) as lab:
+        start_stations(lab)
+        start_director(lab, rules(lab), "--offload", "off", "--workers", "2")
+        route = lab.shell("director", "ip route show default").strip()
+        for one in ("eth0", "eth1"):
+            lab.shell("director", f"ip link set {one} down; ip link set {one} up")
+        lab.shell("director", f"ip route replace {route}")  # which went with the link
+        time.sleep(1)
+        for size in (64, 3_000):
+            for other, one in talk_with_both(lab, size):
+                assert one > 0.9 * COUNT
+                assert other < 0.5 * COUNT
+        assert ask(lab, "upload", 1_000_000)[0].startswith("same")
+        lab.stop_director()
+
+
 def talk_with_both(lab, size):
     """Talk until both workers have had a connection; return how often each woke, in each talk."""
     talks = []

@@ -65,22 +65,20 @@ class OwnAddresses:
         self._rows.clear()
         self._add((set(self._vips) if self.adopts_vips else set()) | self.stations, known)
 
-    def adopt(self, keys: Iterable[ServiceKey]) -> None:
-        """Services' addresses become the director's own: there is room for every service's."""
-        vips = [key.vip for key in keys if key.vip]
-        self._vips.update(vips)
-        if self.adopts_vips:
-            self._add(set(vips))
+    def follow(self, added: Iterable[ServiceKey], removed: Iterable[ServiceKey]) -> None:
+        """Services came and went, and addresses with their first and last one.
 
-    def forsake(self, keys: Iterable[ServiceKey]) -> None:
-        """Services are gone, and with the last one of an address that address."""
-        vips = [key.vip for key in keys if key.vip]
-        self._vips.subtract(vips)
-        gone = {vip for vip in vips if not self._vips[vip]}
+        There is room for every service's.
+        """
+        came, went = ([key.vip for key in keys if key.vip] for keys in (added, removed))
+        self._vips.update(came)
+        self._vips.subtract(went)
+        gone = {vip for vip in went if not self._vips[vip]}
         for vip in gone:
             del self._vips[vip]
         if self.adopts_vips:
             self._remove(gone - self.stations)
+            self._add(set(came) - gone)
 
     def addresses(self) -> list[int]:
         """Return the addresses that the director answers for itself."""
@@ -121,7 +119,8 @@ class OwnAddresses:
     def _remove(self, addresses: set[int]) -> None:
         """Take addresses out of the table, all in one go."""
         rows = self._rows
-        places = [bisect.bisect_left(rows, halves(address)) for address in addresses]
+        pairs = filter(self._has, map(halves, addresses))
+        places = [bisect.bisect_left(rows, pair) for pair in pairs]
         if places:
             self._write(np.delete(self._octets()[: len(rows)], places, axis=0))
         for place in sorted(places, reverse=True):

@@ -283,6 +283,22 @@ class Filter:
         if attached is not None:
             attached.close()
 
+    def share(self, longest: Iterable[int]) -> None:
+        """Load what shares frames among workers, while that is allowed.
+
+        ``longest`` are the bytes that the interfaces' small rings take.  Refused, it is the
+        kernel's own hash that does.
+        """
+        if self.fanout is None:
+            return
+        try:
+            for size in longest:
+                self.fanout.program(size)
+        except OSError as error:
+            log.info("no BPF program for workers (%s): the kernel's hash does", error.strerror)
+            self.fanout.close()
+            self.fanout = None
+
     def feed(self, name: str, queue: int, worker: int, descriptor: int) -> None:
         """Have a worker's share of what is claimed of a queue go to a socket; raises OSError."""
         sockets = self._attached[name].sockets

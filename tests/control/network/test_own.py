@@ -32,11 +32,11 @@ def test_each_services_address_is_there_once_in_order_and_announced_once(batches
     own.set_local(frozenset([HOSTS]))
     services: Counter[ServiceKey] = Counter()
     for added, wanted_gone in batches:
-        own.adopt(added)
+        own.follow(added, [])
         services.update(added)
         table["announced"][: used(director)] = 1
         removed = list((Counter(wanted_gone) & services).elements())
-        own.forsake(removed)
+        own.follow([], removed)
         services -= Counter(removed)
         rows = table[: used(director)]
         pairs = rows[["address_high", "address_low"]].tolist()
