@@ -1,5 +1,6 @@
 """The program that chooses workers, run by the kernel on frames of ours."""
 
+import errno
 import ipaddress
 import os
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.filter import Filter
 from pylvs.wire.text import address_of
 from tests import programs
@@ -201,3 +203,15 @@ def test_a_server_that_is_none_any_more_is_a_client_like_others(worker_of):
     assert len(set(map(worker_of, to))) == 1
     worker_of.claims.update([("senders", SERVERS[4])], [])
     assert len(set(map(worker_of, to))) > 1
+
+
+def test_a_program_that_is_refused_leaves_it_to_the_kernels_hash(worker_of, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    made = Filter(xdp=False, workers=2)
+    monkeypatch.setattr(bpf, "load", refuse)
+    made.share({LONGEST})
+    assert made.fanout is None
+    made.replace([("senders", SERVERS[4])], pool=[address_of(POOL[4])])
+    made.close()
