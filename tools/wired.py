@@ -30,7 +30,7 @@ from tools.guest import MACS, Guest, Result
 _PORTS: Final = ("eth0", "eth1")
 _OUTER: Final = ("out0", "out1")
 _MTU: Final = 3_400  # XDP takes no more by much
-_PATIENCE_S: Final = 2.0
+_PATIENCE_S: Final = 10.0
 _SIZE: Final = 65_536
 
 
