@@ -70,7 +70,6 @@ def _on_tun(lab: Lab) -> None:
     for line in (
         "echo 1 > /proc/sys/net/ipv4/ip_forward",
         "echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp",
-        "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter",
         "echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter",
     ):
         lab.shell("director", line)

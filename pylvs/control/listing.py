@@ -8,8 +8,8 @@ import numpy as np
 
 from pylvs.control import Call, at_once
 from pylvs.control.estimator import Estimator
-from pylvs.control.manager import Manager, Stated
-from pylvs.control.model import ServerKey, ServiceKey, Terms
+from pylvs.control.manager import Manager
+from pylvs.control.model import ServerKey, Service, ServiceKey, Terms
 from pylvs.frames import NONE, Reason
 from pylvs.tables.layouts import (
     BYPASS,
@@ -112,7 +112,7 @@ def _server_row(values: tuple[int, ...], counters: Counters, rates: Counters) ->
 class _Snapshot(NamedTuple):
     """What a listing is made of, copied in one breath."""
 
-    stated: Stated
+    stated: Iterator[tuple[Service, int]]
     heads: Any
     """Rows of SERVICE, whole: picking fields takes several times as long."""
     servers: Any

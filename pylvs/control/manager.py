@@ -77,23 +77,6 @@ def _copy(service: Service) -> Service:
     return Service(service.key, service.terms, dict(service.servers))
 
 
-class Stated:
-    """Services that the director had at a moment, with its rows, in the order they were added.
-
-    What they are, and whether they still are, is looked up as they are read, and may be newer: that
-    takes ten times as long as to copy the rows.
-    """
-
-    def __init__(self, rows: dict[ServiceKey, int], services: Mapping[ServiceKey, Service]) -> None:
-        self._rows, self._services = rows, services
-
-    def __iter__(self) -> Iterator[tuple[Service, int]]:
-        for key, row in self._rows.items():
-            service = self._services.get(key)
-            if service is not None:
-                yield service, row
-
-
 class Manager:
     """The only caller of the mailbox.
 
@@ -346,9 +329,15 @@ class Manager:
             if key in services
         }
 
-    def stated(self) -> Stated:
-        """Return the services that the director has now; they can be read from any thread."""
-        return Stated(dict(self._rows), self.table.services)
+    def stated(self) -> Iterator[tuple[Service, int]]:
+        """Return the services that the director has now, with its rows, in the order of addition.
+
+        What they are, and whether they still are, is looked up as they are read, from any thread,
+        and may be newer: that takes ten times as long as to copy the rows.
+        """
+        services, rows = self.table.services, dict(self._rows)
+        found = ((services.get(key), row) for key, row in rows.items())
+        return ((service, row) for service, row in found if service is not None)
 
     def keys_by_row(self) -> dict[int, ServiceKey]:
         """Return the services by the director's rows; callable from any thread, as above."""

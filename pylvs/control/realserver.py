@@ -60,7 +60,7 @@ def setup_lines(
 ) -> list[str]:
     """Return the shell lines that make this host a real server; ``dscp`` is l3dsr's mark.
 
-    ``early``: tunnels may end before the host's packet filter (``lab.decapsulator``).
+    ``early``: tunnels may end before the host's packet filter (``lab.early_end``).
     """
     settings = _settings(vips, mode)
     lines = [f"echo {value} > /proc/sys/{name}" for name, value in settings.items()]

@@ -60,7 +60,7 @@ def _act(program: Program, layout: Layout) -> None:
 
 def _grow(program: Program, layout: Layout, outer: Layout) -> None:
     program.copy(R1, R9).set(R2, outer.header).set(R3, bpf.BEHIND_ETHERNET)
-    program.set(R4, bpf.FOR_OUTER[outer.family]).call(bpf.GROW).jump_if(R0, "!=", 0, "lost")
+    program.set(R4, bpf.FOR_OUTER[outer.family]).call(bpf.RESIZE).jump_if(R0, "!=", 0, "lost")
     _reach(program, outer.header + layout.header, "lost")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.claimed import ADDRESS_SIZE, packed
-from pylvs.lab.decapsulator import assemble
+from pylvs.lab.early_end import assemble
 from pylvs.wire.text import address_of
 from tests import programs
 from tests.packets import ethernet, fragments6, ip_packet, ipv4, tcp
