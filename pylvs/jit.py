@@ -9,8 +9,10 @@ therefore named after a digest of the sources, that switch and the versions invo
 starts a fresh directory.
 """
 
+import functools
 import hashlib
 import importlib
+import operator
 import os
 import pathlib
 import platform
@@ -404,26 +406,46 @@ def library_function(name: str, *arguments: Any) -> Any:
     return function
 
 
-_NUMPYS_OWN: Final = frozenset(dir(np.record))
-
-
 def records(layout: np.dtype[Any], capacity: int) -> Any:
-    """Return a zeroed table of ``capacity`` records, every field an attribute.
-
-    Compiled code reads ``entry.field`` from a plain structured array, which is also the
-    cheapest argument to pass.  Uncompiled only a recarray has attributes, and NumPy's own come
-    first: a field may not be named like one of them (``size``, ``flags``).
-    """
+    """Return a zeroed table of ``capacity`` records, every field an attribute."""
     return attributed(np.zeros(capacity, layout))
 
 
 def attributed(table: Any) -> Any:
-    """Return a structured array with its fields as attributes, for code that runs uncompiled."""
-    if COMPILES:
-        return table
-    shadowed = _NUMPYS_OWN.intersection(table.dtype.names or ())
+    """Return a structured array with its fields as attributes, for code that runs uncompiled.
+
+    Compiled code reads ``entry.field`` from a plain structured array, which is also the
+    cheapest argument to pass.
+    """
+    return table if COMPILES else table.view(_with_attributes(table.dtype))
+
+
+@functools.cache
+def _with_attributes(layout: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a layout whose records have fields as attributes, however deep; recarray's are slow.
+
+    A field may not be named like what NumPy's own scalars have (``size``, ``flags``).
+    """
+    if layout.subdtype is not None:
+        within, shape = layout.subdtype
+        return np.dtype((_with_attributes(within), shape))
+    if layout.fields is None:
+        return layout
+    shadowed = layout.fields.keys() & set(dir(np.void))
     assert not shadowed, f"NumPy scalars have attributes of these names: {shadowed}"
-    return table.view(np.recarray)
+    record = type("Record", (np.void,), {name: _attribute(name) for name in layout.fields})
+    names, places = zip(*layout.fields.items(), strict=True)
+    formats = [_with_attributes(kind) for kind, *_ in places]
+    offsets = [at for _, at, *_ in places]
+    plain: Any = {"names": names, "formats": formats, "offsets": offsets}
+    return np.dtype((record, np.dtype(plain | {"itemsize": layout.itemsize})))
+
+
+def _attribute(name: str) -> property:
+    def write(record: Any, value: Any) -> None:
+        record[name] = value
+
+    return property(operator.itemgetter(name), write)
 
 
 def mark_compiled(part: str) -> None:

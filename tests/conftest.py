@@ -9,7 +9,7 @@ BOUNDS_CHECKED = os.environ.get("NUMBA_BOUNDSCHECK") == "1"
 
 _QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("compiled", **_QUIET)
-settings.register_profile("slow", max_examples=15, **_QUIET)
+settings.register_profile("slow", max_examples=40, **_QUIET)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "compiled"))
 
 

@@ -38,7 +38,7 @@ from pylvs.tables.sizes import (
 )
 
 SCRATCH_SIZE: Final = BORN_LIMIT * 2_048
-SWEEP_LIMIT: Final = 1_024  # rows and ticks a breath looks at; about 50 us
+SWEEP_LIMIT: Final = 1_024  # rows a breath looks at; about 50 us
 NEW_BATCH: Final = -1
 RUN: Final = 16
 """Frames that are parsed ahead: few enough to be found in the first-level cache again."""

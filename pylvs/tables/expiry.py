@@ -77,3 +77,11 @@ def restart(tables, row, timeout_ms, now_ms):
     ahead = (int64(entry.wheel_slot) - begin) % WHEEL_SIZE
     if (now_ms + timeout_ms) // TICK_MS < begin + ahead:
         place(tables, row)
+
+
+@compiled
+def pass_empty(wheel, tick, last):
+    """Return the tick before the next slot that has rows, or before ``last``."""
+    while tick + 1 < last and wheel[(tick + 1) % WHEEL_SIZE] == NONE:
+        tick += 1
+    return tick

@@ -19,17 +19,14 @@ from tools.spoken import SpokenGuest
 
 HERE = pathlib.Path(__file__).parent
 VECTORS = read([str(HERE / f"{name}.json.xz") for name in ("core", "ipv6", "cli", "ftp", "random")])
-# Uncompiled, schedulers' long mappings say no more than their short ones and take a minute.
-LONG = 1_000
 SPOKEN = ("cli_errors_empty", "cli_on_service", "thresholds", "tun_gue", "persist_tcp", "sched_wrr")
-NAMES = [name for name, one in VECTORS.items() if not (UNCOMPILED and len(one["events"]) > LONG)]
 
 
 def test_there_are_captures_to_compare():
     assert len(VECTORS) == 119 + 12 + 7 + 2 + 4 + 22
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VECTORS)
 def test_what_leaves_and_what_is_listed_is_what_linux_has(name):
     assert check(VECTORS[name]) == ""
 

@@ -443,12 +443,11 @@ def sweep(tables, now_ms, limit, exact):
     if director.tick < last - expiry.WHEEL_SIZE:  # a long silence: one round sees every slot
         director.tick = last - expiry.WHEEL_SIZE
     for _ in range(limit):
+        director.tick = expiry.pass_empty(tables.wheel, director.tick, last)
         if director.tick + 1 >= last:
             break
         row = int64(tables.wheel[(director.tick + 1) % expiry.WHEEL_SIZE])
-        if row == NONE:
-            director.tick += 1
-        elif is_due(tables, row, now_ms):
+        if is_due(tables, row, now_ms):
             expire(tables, row)
         else:
             expiry.place(tables, row)

@@ -20,7 +20,7 @@ from pylvs.jit import entrance
 from pylvs.tables.connections import flows
 from pylvs.tables.layouts.shared import OPEN_FLOW, SHUT, VACANT, WARMING
 from tests import programs
-from tests.conftest import UNCOMPILED, examples
+from tests.conftest import examples
 from tests.packets import ethernet, internet_checksum, ipv4, ipv6, number, tcp, udp
 from tests.world import CLIENT, CLIENT6, VIP, VIP6, World
 
@@ -426,12 +426,6 @@ STEPS = st.lists(
 )
 
 
-@pytest.mark.parametrize(
-    "offloaded",
-    [("-m", 0, "tcx"), ("-i", 6, "xdp")] if UNCOMPILED else KINDS,  # a minute each
-    indirect=True,
-    ids=name_of,
-)
 @examples(40)
 @given(steps=STEPS, protocol=st.sampled_from([6, 17]), family=st.sampled_from([4, 6]))
 def test_whatever_comes_the_kernel_makes_no_difference(offloaded, steps, protocol, family):
