@@ -229,7 +229,7 @@ def _check_plain(program: Program, layout: Layout, by_xdp: bool) -> None:
     program.load(4, R3, R8, FLOW_PLACES["outer"])
     if not by_xdp:
         program.jump_if(R3, "==", 0, layout.name("send")).jump_if(R1, "!=", 0, "shut")
-        _check_finished(program, layout, "shut")
+        _check_finished(program, layout, DIRECTORS)
     if layout.is_ipv4:  # without DF it needs an identification, which the director counts
         program.jump_if(R3, "!=", layout.family, layout.name("send"))
         program.load(2, R2, FRAME_POINTER, _PACKET + ipv4.FRAGMENT)
@@ -241,7 +241,8 @@ def _check_plain(program: Program, layout: Layout, by_xdp: bool) -> None:
 def _check_finished(program: Program, layout: Layout, otherwise: str) -> None:
     """Jump if the checksum is the sum of the pseudo-header alone: its sender left it unfinished.
 
-    One in 65,536 right ones looks the same.  R3 is left alone, and R1 is not.
+    One in 65,536 right ones looks the same: no flow may be shut for it.  R3 is left alone, and R1
+    is not.
     """
     at = _PACKET + layout.header
     program.copy(R1, R9).compute(R1, "-", layout.header).swap(R1, 16)

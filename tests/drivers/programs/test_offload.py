@@ -247,7 +247,10 @@ def test_odd_packets_are_the_directors(offloaded):
 
 @pytest.mark.parametrize(("family", "protocol"), PROTOCOLS)
 def test_a_checksum_that_its_sender_left_unfinished(offloaded, family, protocol):
-    """Is mended by tcx as it is; XDP leaves it to that, and into a tunnel goes no such packet."""
+    """Is mended by tcx as it is; XDP leaves it to that, and into a tunnel goes no such packet.
+
+    A right one may look the same, so the flow stays open.
+    """
     offloaded.establish(family, protocol, offloaded.is_nat)
     whole = bytearray(offloaded.frame(False, family, protocol))
     at = 14 + (20 if family == 4 else 40)
@@ -256,15 +259,12 @@ def test_a_checksum_that_its_sender_left_unfinished(offloaded, family, protocol)
     field = at + (16 if protocol == 6 else 6)
     whole[field : field + 2] = struct.pack("!H", internet_checksum(pseudo) ^ 0xFFFF)
     made = offloaded.run(bytes(whole))
-    if offloaded.way == "xdp":
+    if offloaded.way == "xdp" or offloaded.kind.startswith("-i"):
         assert made is None
-        assert SHUT not in offloaded.states()
-        assert offloaded.run(offloaded.frame(False, family, protocol)) is not None
-    elif offloaded.kind.startswith("-i"):
-        assert made is None
-        assert SHUT in offloaded.states()
     else:
         assert made[-1] == whole[-1]
+    assert SHUT not in offloaded.states()
+    assert offloaded.run(offloaded.frame(False, family, protocol)) is not None
 
 
 @pytest.mark.parametrize("offloaded", TUNNELS, indirect=True, ids=name_of)
