@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from pylvs.jit import COMPILES, apart, compiled, door, entrance
+from pylvs.jit import COMPILES, address_of, apart, by_address, compiled, door, entrance, records
 
 VALUES = np.arange(10)
 
@@ -58,3 +58,43 @@ def test_the_second_call_that_fails_is_as_loud_as_the_first():
     for first, second in ((0, 1), (1, 0)):
         with pytest.raises(ZeroDivisionError):
             divided_twice(8, first, second)
+
+
+@door
+def halved(values, at, by):
+    return values[at // by]
+
+
+_halved = by_address(halved)
+
+
+@door
+def halved_elsewhere(address, values, at, by):
+    return _halved(address, values, at, by) + 1
+
+
+def test_a_door_is_called_by_the_address_of_its_code():
+    address = address_of(halved, VALUES, 0, 2)
+    assert [halved_elsewhere(address, VALUES, at, 2) for at in (0, 9)] == [1, 5]
+
+
+def test_what_fails_in_a_door_called_by_its_address_fails():
+    address = address_of(halved, VALUES, 0, 2)
+    with pytest.raises(ZeroDivisionError):
+        halved_elsewhere(address, VALUES, 9, 0)
+
+
+def test_records_have_their_fields_as_attributes_for_code_that_runs_uncompiled():
+    inner = np.dtype([("low", np.int64), ("octets", np.uint8, (4,))])
+    table = records(np.dtype([("one", np.int64), ("pairs", inner, (2,))]), 3)
+    if COMPILES:
+        assert not hasattr(table[1], "one")
+        return
+    table[1].one = 7
+    table[1].pairs[1].low = 8
+    table[1].pairs[0].octets[:] = 9
+    assert table["one"].tolist() == [0, 7, 0]
+    assert table["pairs"]["low"].tolist() == [[0, 0], [0, 8], [0, 0]]
+    assert table["pairs"]["octets"].sum() == 36
+    with pytest.raises(AssertionError, match="flags"):
+        records(np.dtype([("flags", np.int64)]), 1)

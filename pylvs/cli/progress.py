@@ -11,9 +11,9 @@ EXPECTED_S: Final = 60.0
 
 def while_compiling(work: Callable[[], Any], part: str = "live") -> None:
     """Run ``work``, which may compile, with a progress line on standard error if it does."""
-    from pylvs import jit
+    from pylvs.jit import COMPILES, cache
 
-    if not jit.COMPILES or jit.is_compiled(part):
+    if not COMPILES or cache.is_compiled(part):
         work()
         return
     print(

@@ -307,10 +307,10 @@ class Rings(Live):
             ring[field] = getattr(shape, field)
         ring["left"] = shape.slots_per_block
         opened.bind((name, linux.ETH_P_ALL))
-        kind = row % packet_ring.RINGS_PER_PORT
         if self._common.workers > 1:
-            self._join(opened, name, row, kind)
-        shortest = self._shapes[row - 1].longest if kind else 0
+            self._join(opened, name, row)
+        is_second = row % packet_ring.RINGS_PER_PORT
+        shortest = self._shapes[row - 1].longest if is_second else 0
         if self._filter is not None and self._filter.offload is not None:
             try:
                 self._filter.offload.take(opened, shortest, shape.longest or None)
@@ -319,7 +319,7 @@ class Rings(Live):
                 self._filter.give_up_offload(error.strerror)
         packet_ring.take(opened, shape, shortest)
 
-    def _join(self, opened: socket.socket, name: str, row: int, kind: int) -> None:
+    def _join(self, opened: socket.socket, name: str, row: int) -> None:
         """Have a ring's socket share frames with the other workers'.
 
         A program tells small frames from large ones as well, so that there is one group of all of
@@ -328,7 +328,7 @@ class Rings(Live):
         """
         first, program = row, None
         if self._filter is not None and self._filter.fanout is not None:
-            first = row - kind
+            first -= row % packet_ring.RINGS_PER_PORT
             program = self._filter.fanout.program(self._shapes[first].longest)
         groups, place = self._common.groups, (first, socket.if_nametoindex(name))
         groups[place] = packet_ring.join(opened, groups.get(place), program)

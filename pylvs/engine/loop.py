@@ -39,7 +39,7 @@ from pylvs.engine.director import (
     sweep,
 )
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, Reason
-from pylvs.jit import compiled, door, records
+from pylvs.jit import by_address, compiled, door, records
 from pylvs.tables import connections
 from pylvs.tables.connections import flows
 from pylvs.tables.sizes import REASSEMBLY_LIMIT, REASSEMBLY_SLOT
@@ -48,6 +48,9 @@ IDLE_MS: Final = 100  # the longest the loop sleeps: expiry and ARP retries wait
 SOON_MS: Final = 1  # and while frames wait that the kernel did not take, or flows to be opened
 SEGMENTS_LIMIT: Final = BORN_LIMIT - 2 * BATCH_SIZE
 """Segments the GSO frames of one batch may make, less what else it may give birth to."""
+
+
+_direct: Final = by_address(direct)
 
 
 class Event(IntEnum):
@@ -73,6 +76,7 @@ LOOP: Final = np.dtype(
         ("in_turn", np.int64),  # whether it is this worker's turn
         ("keeps_house", np.int64),  # expiry and frames on hold are this worker's
         ("refused", np.int64),  # frames that the kernel did not take, not counted yet
+        ("direct", np.int64),  # where that door's code is
     ],
     align=True,
 )
@@ -146,7 +150,7 @@ def breathe_live(world, memory, frames, rings, sockets, umem, queues, pollfds, c
         if works:
             if is_new:
                 _enter(tables, state, clock)
-            state.row = direct(world, memory, frames, count, state.row, state.now_ms)
+            state.row = _direct(state.direct, world, memory, frames, count, state.row, state.now_ms)
             if state.row < count:
                 return Event.ASK
             leaving = director.leaving
@@ -197,6 +201,7 @@ class Worker:
         self._loop = records(LOOP, 1)
         state = self._loop[0]
         state["address"] = engine.reservation.address
+        state["direct"] = engine.director.door
         state["row"] = NEW_BATCH
         state["scratch"] = scratch
         state["keeps_house"] = scratch == engine.director.scratch

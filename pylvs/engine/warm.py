@@ -6,7 +6,8 @@ from pylvs.drivers import linux, live
 from pylvs.engine import mailbox
 from pylvs.engine.director import NEW_BATCH, Director, announce
 from pylvs.engine.loop import LOOP, breathe_live
-from pylvs.jit import mark_compiled, records
+from pylvs.jit import records
+from pylvs.jit.cache import mark_compiled
 from pylvs.tables.sizes import Limits
 
 SMALL = Limits(connections=16)
@@ -32,6 +33,7 @@ def warm(part: str = LIVE) -> None:
         loop = records(LOOP, 1)
         loop[0]["doorbell"] = 1
         loop[0]["row"] = NEW_BATCH
+        loop[0]["direct"] = director.door
         pollfds = records(linux.POLLFD, 1)
         clock = np.zeros(2, np.int64)
         breathe_live(tables.all, memory, frames, *nothing.places, pollfds, clock, loop)

@@ -1,32 +1,24 @@
-"""How functions are compiled.  Nothing else in pylvs imports numba.
+"""How functions are compiled.  Nothing outside this folder imports numba.
 
 One source, three lives: compiled to run, uncompiled (``NUMBA_DISABLE_JIT=1``) to check and
 to cover, bounds-checked (``NUMBA_BOUNDSCHECK=1``) to be safe.
 
-Numba's on-disk cache does not notice that a function *called by* a cached one has changed in
-another file (numba#1833), nor that bounds checking was switched on.  The cache directory is
-therefore named after a digest of the sources, that switch and the versions involved: any edit
-starts a fresh directory.
+patches    what Numba does otherwise for functions of ours
+cache      where machine code is kept from one start to the next
 """
 
 import functools
-import hashlib
 import importlib
 import operator
-import os
-import pathlib
-import platform
-import sys
-import tempfile
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-import numba as _numba
 import numpy as np
 
-numba: Any = _numba  # its stubs do not know the options used here
-_codegen: Any = importlib.import_module("numba.core.codegen")
-_cpu: Any = importlib.import_module("numba.core.cpu")
+from pylvs.jit import cache
+from pylvs.jit.patches import APART, DOORS, INNER, numba
+
+_cgutils: Any = importlib.import_module("numba.core.cgutils")
 _ir: Any = importlib.import_module("llvmlite.ir")
 
 _WIDE: Final = numba.types.int64
@@ -38,68 +30,7 @@ COMPILES: Final = not numba.config.DISABLE_JIT
 if not COMPILES:
     np.seterr(over="ignore")  # compiled integers wrap around in silence: SipHash counts on it
 
-CACHED_LAYERS: Final = (
-    "",
-    "wire",
-    "tables",
-    "tables/connections",
-    "tables/layouts",
-    "tables/services",
-    "schedulers",
-    "persistence",
-    "helpers",
-    "forwarding",
-    "host",
-    "engine",
-    "drivers",
-)
-
-
-def _source_digest() -> str:
-    """Name everything that a compiled function may depend on."""
-    package = pathlib.Path(__file__).parent
-    sources = sorted(path for layer in CACHED_LAYERS for path in (package / layer).glob("*.py"))
-    state = (
-        f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()} "
-        f"{numba.config.BOUNDSCHECK} {package}"
-    )
-    digest = hashlib.sha256(state.encode())
-    for path in sources:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _cache_directory() -> pathlib.Path:
-    """Return the first directory that can be written: the user's cache, else a private one.
-
-    The private one is named after the user and refused unless that user owns it: compiled code
-    is loaded from it.
-    """
-    digest = _source_digest()
-    wanted = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
-    home = os.environ.get("HOME")
-    if not wanted and home:
-        wanted = os.path.join(home, ".cache")
-    fallback = os.path.join(tempfile.gettempdir(), f"pylvs-{os.getuid()}")
-    for root in (wanted, fallback):
-        if not root:
-            continue
-        directory = pathlib.Path(root) / "pylvs" / digest
-        try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError:
-            continue
-        if os.access(directory, os.W_OK) and directory.stat().st_uid == os.getuid():
-            return directory
-    return pathlib.Path(tempfile.mkdtemp(prefix="pylvs-"))
-
-
-CACHE_DIRECTORY: Final = _cache_directory()
-numba.config.CACHE_DIR = str(CACHE_DIRECTORY)
-
-_DOORS: Final[set[str]] = set()
-_INNER: Final[set[str]] = set()
-_APART: Final[set[str]] = set()
+numba.config.CACHE_DIR = str(cache.DIRECTORY)
 
 
 def _rename(function: Any) -> str:
@@ -113,7 +44,7 @@ def door(function: Any) -> Any:
 
     Nothing compiled here allocates, so reference counting is off: it cost 800 of 1,380 ns a frame.
     """
-    _DOORS.add(_rename(function))
+    DOORS.add(_rename(function))
     return numba.njit(nogil=True, cache=True, no_cfunc_wrapper=True, _nrt=False)(function)
 
 
@@ -135,145 +66,14 @@ def apart(function: Any) -> Any:
     with everything inlined everywhere LLVM took ten times as long for a slower door.
     """
     made = _inner(function, forceinline=False)
-    _APART.add(function.__qualname__)
+    APART.add(function.__qualname__)
     return made
-
-
-def _put_apart() -> None:
-    """Have what leads to a function set ``apart`` laid out of the way of what leads elsewhere.
-
-    LLVM takes a call of a function said to be cold for unlikely.  Told nothing, it left what most
-    frames need in the order of the source, with everything else in between.
-    """
-    usual = _cpu.CPUContext.declare_function
-
-    def declare_function(self: Any, module: Any, description: Any) -> Any:
-        declared = usual(self, module, description)
-        if description.qualname in _APART:
-            declared.attributes.add("cold")
-        return declared
-
-    _cpu.CPUContext.declare_function = declare_function
-
-
-_put_apart()
-
-
-def _leave_inner_to_doors() -> None:
-    """Optimize and assemble a function only where it ends up: in a door.
-
-    Numba would do both for every function with all that it calls, over again at each level.
-    """
-
-    def is_inner(library: Any) -> bool:
-        return library.name in _INNER and library.name not in _DOORS
-
-    library = _codegen.CPUCodeLibrary
-    context = _cpu.CPUContext
-    optimize, finalize = library._optimize_final_module, library._finalize_final_module
-    get_executable = context.get_executable
-
-    def optimize_doors(self: Any) -> None:
-        if not is_inner(self):
-            optimize(self)
-
-    def finalize_doors(self: Any) -> None:
-        if is_inner(self):
-            self._finalize_dynamic_globals()
-            self._verify_declare_only_symbols()
-            self._finalized = True
-        else:
-            finalize(self)
-
-    def get_executable_of_doors(self: Any, library: Any, description: Any, env: Any) -> Any:
-        if is_inner(library):
-            return object()
-        return get_executable(self, library, description, env)
-
-    library._optimize_final_module = optimize_doors
-    library._finalize_final_module = finalize_doors
-    context.get_executable = get_executable_of_doors
-
-
-_leave_inner_to_doors()
-
-
-def _spell_records_once() -> None:
-    """Keep what a record's type is called, all its fields: 19,000 characters for the tables.
-
-    Numba asks anew in each pass over each function, for listeners that nobody has: a seventh of a
-    first start.
-    """
-    spelled: dict[int, tuple[Any, str]] = {}  # with the type, so that its id stays its own
-    usual = numba.types.Record.__repr__
-
-    def spell(self: Any) -> str:
-        if id(self) not in spelled:
-            spelled[id(self)] = self, usual(self)
-        return spelled[id(self)][1]
-
-    numba.types.Record.__repr__ = spell
-
-
-_spell_records_once()
-
-
-def _count_from_the_front_only() -> None:
-    """Take an index as it is, not counting negative ones from the end.
-
-    We have none, and looking for them cost an eighth of the door's time.  Bounds-checked, a
-    negative index is an error now instead of another row.
-    """
-    arrays: Any = importlib.import_module("numba.np.arrayobj")
-
-    usual = arrays.fix_integer_index
-
-    def fix_integer_index(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
-        if not _is_ours(builder):
-            return usual(context, builder, kind, index, size)
-        return context.cast(builder, index, kind, numba.types.intp)
-
-    arrays.fix_integer_index = fix_integer_index
-
-
-_count_from_the_front_only()
-
-
-def _leave_slots_unset() -> None:
-    """Do not zero a variable's slot where its function begins, only where it is set.
-
-    Numba does so for its reference counts, which are off here; a slot that is to be zero for
-    another reason says so (``zfill``).  A slot that is lent to a function set ``apart``, for its
-    result, stays in memory, and each frame paid for all of them.
-    """
-    cgutils: Any = importlib.import_module("numba.core.cgutils")
-
-    usual = cgutils.alloca_once
-
-    def alloca_once(
-        builder: Any, kind: Any, size: Any = None, name: str = "", zfill: bool = False
-    ) -> Any:
-        if size is not None or zfill or not _is_ours(builder):
-            return usual(builder, kind, size, name, zfill)
-        with builder.goto_entry_block():
-            return builder.alloca(kind, name=name)
-
-    cgutils.alloca_once = alloca_once
-
-
-_leave_slots_unset()
-
-
-def _is_ours(builder: Any) -> bool:
-    """Whether what is being compiled is a function of ours, not a plug-in's or one of Numba's."""
-    name = builder.module.name.partition("$")[0]
-    return name in _DOORS or name in _INNER
 
 
 def _inner(function: Any, **options: bool) -> Any:
     if not COMPILES:
         return function
-    _INNER.add(_rename(function))
+    INNER.add(_rename(function))
     dispatcher = numba.njit(
         nogil=True,
         _nrt=False,
@@ -382,8 +182,46 @@ def entrance(function: Any) -> Any:
     """Return a ``@compiled`` function with an entrance, for tests."""
     if not COMPILES:
         return function
-    _DOORS.add(function.py_func.__qualname__)
+    DOORS.add(function.py_func.__qualname__)
     return numba.njit(nogil=True, _nrt=False)(function.py_func)
+
+
+def address_of(entered: Any, *arguments: Any) -> int:
+    """Return where a door's machine code lies for arguments like these, compiling what is not."""
+    if not COMPILES:
+        return 0
+    kinds = tuple(map(numba.typeof, arguments))
+    entered.compile(kinds)
+    made = entered.overloads[kinds]
+    return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+
+
+def by_address(entered: Any) -> Any:
+    """Return what calls a door from compiled code: by its ``address_of``, the first argument.
+
+    Called by its name it would be in two doors, and LLVM would optimize and assemble it twice: a
+    quarter of a first start.
+    """
+    if not COMPILES:
+        return lambda _, *arguments: entered(*arguments)
+
+    def call(typing_context: Any, address: Any, *arguments: Any) -> Any:
+        ((kinds, made),) = entered.overloads.items()
+        result = made.signature.return_type
+
+        def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            packed, given = _cgutils.unpack_tuple(builder, values[1]), signature.args[1]
+            passed = [context.cast(builder, *one) for one in zip(packed, given, kinds, strict=True)]
+            kind = context.call_conv.get_function_type(result, kinds).as_pointer()
+            place = builder.inttoptr(values[0], kind)
+            status, answer = context.call_conv.call_function(builder, place, result, kinds, passed)
+            with _cgutils.if_unlikely(builder, status.is_error):
+                context.call_conv.return_status_propagate(builder, status)
+            return answer
+
+        return result(address, numba.types.StarArgTuple(arguments)), emit
+
+    return numba.extending.intrinsic(call)
 
 
 pointer = numba.types.intp
@@ -446,13 +284,3 @@ def _attribute(name: str) -> property:
         record[name] = value
 
     return property(operator.itemgetter(name), write)
-
-
-def mark_compiled(part: str) -> None:
-    """Note that all of ``part`` has been compiled and lies in the cache."""
-    (CACHE_DIRECTORY / f"{part}.complete").touch()
-
-
-def is_compiled(part: str) -> bool:
-    """Whether ``part`` of this version of the sources was compiled on this machine before."""
-    return (CACHE_DIRECTORY / f"{part}.complete").exists()
