@@ -14,7 +14,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "compiled"))
 
 
 def examples(count):
-    """Return settings for ``count`` examples compiled, and for the profile's few uncompiled."""
+    """Return settings for ``count`` examples, or for as few as the slow profile has."""
     if os.environ.get("HYPOTHESIS_PROFILE") == "slow":
-        return settings()
+        count = min(count, settings().max_examples)
     return settings(max_examples=count)

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from pylvs.jit import COMPILES, address_of, apart, by_address, compiled, door, entrance, records
+from pylvs.jit import COMPILES, apart, by_pointer, compiled, door, entrance, pointer_to, records
 
 VALUES = np.arange(10)
 
@@ -65,23 +65,23 @@ def halved(values, at, by):
     return values[at // by]
 
 
-_halved = by_address(halved)
+_halved = by_pointer(halved)
 
 
 @door
-def halved_elsewhere(address, values, at, by):
-    return _halved(address, values, at, by) + 1
+def halved_elsewhere(place, values, at, by):
+    return _halved(place, values, at, by) + 1
 
 
-def test_a_door_is_called_by_the_address_of_its_code():
-    address = address_of(halved, VALUES, 0, 2)
-    assert [halved_elsewhere(address, VALUES, at, 2) for at in (0, 9)] == [1, 5]
+def test_a_door_is_called_by_a_pointer_to_its_code():
+    place = pointer_to(halved, VALUES, 0, 2)
+    assert [halved_elsewhere(place, VALUES, at, 2) for at in (0, 9)] == [1, 5]
 
 
-def test_what_fails_in_a_door_called_by_its_address_fails():
-    address = address_of(halved, VALUES, 0, 2)
+def test_what_fails_in_a_door_called_by_a_pointer_fails():
+    place = pointer_to(halved, VALUES, 0, 2)
     with pytest.raises(ZeroDivisionError):
-        halved_elsewhere(address, VALUES, 9, 0)
+        halved_elsewhere(place, VALUES, 9, 0)
 
 
 def test_records_have_their_fields_as_attributes_for_code_that_runs_uncompiled():

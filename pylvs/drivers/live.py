@@ -307,10 +307,10 @@ class Rings(Live):
             ring[field] = getattr(shape, field)
         ring["left"] = shape.slots_per_block
         opened.bind((name, linux.ETH_P_ALL))
+        first = row - row % packet_ring.RINGS_PER_PORT
         if self._common.workers > 1:
-            self._join(opened, name, row)
-        is_second = row % packet_ring.RINGS_PER_PORT
-        shortest = self._shapes[row - 1].longest if is_second else 0
+            self._join(opened, name, row, first)
+        shortest = self._shapes[first].longest if row > first else 0
         if self._filter is not None and self._filter.offload is not None:
             try:
                 self._filter.offload.take(opened, shortest, shape.longest or None)
@@ -319,18 +319,17 @@ class Rings(Live):
                 self._filter.give_up_offload(error.strerror)
         packet_ring.take(opened, shape, shortest)
 
-    def _join(self, opened: socket.socket, name: str, row: int) -> None:
+    def _join(self, opened: socket.socket, name: str, row: int, first: int) -> None:
         """Have a ring's socket share frames with the other workers'.
 
         A program tells small frames from large ones as well, so that there is one group of all of
         an interface's rings: each group costs the kernel 0.2 us a frame.  It counts on their order,
         which is that of joining, also after the link was down.
         """
-        first, program = row, None
+        begin, program = row, None
         if self._filter is not None and self._filter.fanout is not None:
-            first -= row % packet_ring.RINGS_PER_PORT
-            program = self._filter.fanout.program(self._shapes[first].longest)
-        groups, place = self._common.groups, (first, socket.if_nametoindex(name))
+            begin, program = first, self._filter.fanout.program(self._shapes[first].longest)
+        groups, place = self._common.groups, (begin, socket.if_nametoindex(name))
         groups[place] = packet_ring.join(opened, groups.get(place), program)
 
     def _open_xdp(self) -> None:

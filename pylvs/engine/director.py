@@ -22,7 +22,7 @@ from pylvs.engine.schedule import ASK_KEY, KEY_ANSWERED, NO_KEY
 from pylvs.engine.waiting import release
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME
 from pylvs.host import fragments, neighbourhood
-from pylvs.jit import address_of, compiled, door, records
+from pylvs.jit import compiled, door, pointer_to, records
 from pylvs.persistence.plugin import Engines
 from pylvs.schedulers import FAILED
 from pylvs.schedulers.plugin import Schedulers
@@ -141,10 +141,9 @@ class Director:
         state["held_begin"] = own_begin + SCRATCH_SIZE
         state["reassembly_begin"] = own_begin + SCRATCH_SIZE + HELD_LIMIT * HELD_SLOT
 
-    @property
-    def door(self) -> int:
-        """Where the machine code of ``direct`` is, for compiled code that calls it."""
-        return address_of(direct, self.tables.all, self.memory, self.frames, 0, 0, 0)
+    def pointer(self) -> int:
+        """Return where the machine code of ``direct`` is, for compiled code that calls it."""
+        return pointer_to(direct, self.tables.all, self.memory, self.frames, 0, 0, 0)
 
     def direct(self, count: int, now_ms: int) -> None:
         """Run the batch in ``frames[0 .. count]``, asking plug-in schedulers on the way."""

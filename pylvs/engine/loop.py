@@ -39,7 +39,7 @@ from pylvs.engine.director import (
     sweep,
 )
 from pylvs.frames import BATCH_SIZE, BORN_LIMIT, FRAME, Reason
-from pylvs.jit import by_address, compiled, door, records
+from pylvs.jit import by_pointer, compiled, door, records
 from pylvs.tables import connections
 from pylvs.tables.connections import flows
 from pylvs.tables.sizes import REASSEMBLY_LIMIT, REASSEMBLY_SLOT
@@ -50,7 +50,7 @@ SEGMENTS_LIMIT: Final = BORN_LIMIT - 2 * BATCH_SIZE
 """Segments the GSO frames of one batch may make, less what else it may give birth to."""
 
 
-_direct: Final = by_address(direct)
+_direct: Final = by_pointer(direct)
 
 
 class Event(IntEnum):
@@ -201,7 +201,7 @@ class Worker:
         self._loop = records(LOOP, 1)
         state = self._loop[0]
         state["address"] = engine.reservation.address
-        state["direct"] = engine.director.door
+        state["direct"] = engine.director.pointer()
         state["row"] = NEW_BATCH
         state["scratch"] = scratch
         state["keeps_house"] = scratch == engine.director.scratch

@@ -33,7 +33,7 @@ def warm(part: str = LIVE) -> None:
         loop = records(LOOP, 1)
         loop[0]["doorbell"] = 1
         loop[0]["row"] = NEW_BATCH
-        loop[0]["direct"] = director.door
+        loop[0]["direct"] = director.pointer()
         pollfds = records(linux.POLLFD, 1)
         clock = np.zeros(2, np.int64)
         breathe_live(tables.all, memory, frames, *nothing.places, pollfds, clock, loop)

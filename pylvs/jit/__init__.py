@@ -1,4 +1,4 @@
-"""How functions are compiled.  Nothing outside this folder imports numba.
+"""How functions are compiled.  Nothing else in pylvs imports numba.
 
 One source, three lives: compiled to run, uncompiled (``NUMBA_DISABLE_JIT=1``) to check and
 to cover, bounds-checked (``NUMBA_BOUNDSCHECK=1``) to be safe.
@@ -186,32 +186,33 @@ def entrance(function: Any) -> Any:
     return numba.njit(nogil=True, _nrt=False)(function.py_func)
 
 
-def address_of(entered: Any, *arguments: Any) -> int:
+def pointer_to(entered: Any, *arguments: Any) -> int:
     """Return where a door's machine code lies for arguments like these, compiling what is not."""
     if not COMPILES:
         return 0
     kinds = tuple(map(numba.typeof, arguments))
     entered.compile(kinds)
     made = entered.overloads[kinds]
-    return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+    place = int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
+    assert place, f"{entered.py_func.__qualname__} has no machine code"
+    return place
 
 
-def by_address(entered: Any) -> Any:
-    """Return what calls a door from compiled code: by its ``address_of``, the first argument.
+def by_pointer(entered: Any) -> Any:
+    """Return what calls a door from compiled code: by its ``pointer_to``, the first argument.
 
     Called by its name it would be in two doors, and LLVM would optimize and assemble it twice: a
-    quarter of a first start.
+    fifth of a first start.  Pointers are made first, for arguments of the very same types.
     """
     if not COMPILES:
         return lambda _, *arguments: entered(*arguments)
 
     def call(typing_context: Any, address: Any, *arguments: Any) -> Any:
-        ((kinds, made),) = entered.overloads.items()
-        result = made.signature.return_type
+        kinds = tuple(map(numba.types.unliteral, arguments))
+        result = entered.overloads[kinds].signature.return_type
 
         def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            packed, given = _cgutils.unpack_tuple(builder, values[1]), signature.args[1]
-            passed = [context.cast(builder, *one) for one in zip(packed, given, kinds, strict=True)]
+            passed = _cgutils.unpack_tuple(builder, values[1])
             kind = context.call_conv.get_function_type(result, kinds).as_pointer()
             place = builder.inttoptr(values[0], kind)
             status, answer = context.call_conv.call_function(builder, place, result, kinds, passed)

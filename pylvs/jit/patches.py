@@ -1,9 +1,9 @@
 """What Numba does otherwise for functions of ours, and for nobody else's.
 
-It goes by their names: those of doors, of what ends up in them, and of what is set apart.
+It goes by their names: those of doors, of what ends up in them, and of what is set apart.  What is
+asked once instead of often (``_ask_once``) is the same for all.
 """
 
-import functools
 import importlib
 from typing import Any, Final
 
@@ -80,12 +80,12 @@ _leave_inner_to_doors()
 
 
 def _ask_once() -> None:
-    """Keep what Numba asks again and again while it compiles: a third of a first start.
+    """Keep what Numba asks again and again while it compiles: a quarter of a first start.
 
     What a record's type is called, all its fields, 19,000 characters for the tables: in each pass
     over each function, for listeners that nobody has.  What a type takes in memory: for debuggers,
     by a module made and parsed for each variable.  Whether two functions' flags are the same: all
-    of them, though those that were set tell.  Whether LLVM can write 1.23 in this locale.
+    of them, though those that were set tell.
     """
     spelled: dict[int, tuple[Any, str]] = {}  # with the type, so that its id stays its own
     sizes: dict[Any, int] = {}
@@ -108,8 +108,6 @@ def _ask_once() -> None:
 
     record.__repr__, context.get_abi_sizeof = spell, measure
     flags.__eq__, flags.__hash__ = compare, lambda self: hash(type(self))
-    codegen = _codegen.CPUCodegen
-    codegen._check_llvm_bugs = functools.cache(codegen._check_llvm_bugs)
 
 
 _ask_once()
@@ -126,7 +124,7 @@ def _count_from_the_front_only() -> None:
     usual = arrays.fix_integer_index
 
     def fix_integer_index(context: Any, builder: Any, kind: Any, index: Any, size: Any) -> Any:
-        if not is_ours(builder):
+        if not _is_ours(builder):
             return usual(context, builder, kind, index, size)
         return context.cast(builder, index, kind, numba.types.intp)
 
@@ -148,7 +146,7 @@ def _leave_slots_unset() -> None:
     def alloca_once(
         builder: Any, kind: Any, size: Any = None, name: str = "", zfill: bool = False
     ) -> Any:
-        if size is not None or zfill or not is_ours(builder):
+        if size is not None or zfill or not _is_ours(builder):
             return usual(builder, kind, size, name, zfill)
         with builder.goto_entry_block():
             return builder.alloca(kind, name=name)
@@ -159,7 +157,7 @@ def _leave_slots_unset() -> None:
 _leave_slots_unset()
 
 
-def is_ours(builder: Any) -> bool:
+def _is_ours(builder: Any) -> bool:
     """Whether what is being compiled is a function of ours, not a plug-in's or one of Numba's."""
     name = builder.module.name.partition("$")[0]
     return name in DOORS or name in INNER

@@ -89,7 +89,7 @@ def test_a_long_silence_is_caught_up_with():
     assert world.connections() == []
 
 
-def test_a_live_sweep_is_bounded_and_lookups_do_not_wait_for_it():
+def test_lookups_do_not_wait_for_the_sweep():
     from pylvs.engine.loop import breathe
 
     world = World(UDP)

@@ -1,8 +1,8 @@
 """Flows that the kernel forwards by itself: found, opened, counted, taken back.
 
     VACANT -> WARMING -> OPEN_FLOW -> SHUT -> VACANT
-               the director still has them      the director's again, and so it stays
-               while it empties its rings       a SYN, FIN or RST was seen
+               the director still has them      the director's again, ten seconds
+               while it empties its rings       or more: a SYN, FIN or RST was seen
 
 The director offers one way of a connection that has shown to last.  Programs of BPF read the table
 and count in it (``drivers.programs.offload``); all else is written by the director.  It is a bucket
