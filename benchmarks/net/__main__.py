@@ -1,5 +1,6 @@
 """The director beside what else a user might pick, in one run: see ``benchmarks.net``."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -11,7 +12,7 @@ import click
 
 from benchmarks.net import report
 from benchmarks.net.measures import Bench
-from benchmarks.net.subjects import REFERENCE, SUBJECTS
+from benchmarks.net.subjects import REFERENCE, SUBJECTS, Subject
 from pylvs.errors import HostError
 
 _EPILOG = """\b
@@ -31,7 +32,10 @@ _PROGRAMS = ("iperf3", "nft", "wrk", "nginx")
 def main(
     rounds: int, seconds: float, only: tuple[str, ...], json_path: str | None, plot: str | None
 ) -> None:
-    """Measure subjects in the director's place of a lab, and compare them with nft's DNAT."""
+    """Measure subjects in the director's place of a lab, and compare them with nft's DNAT.
+
+    A round of all takes some twenty minutes; Ctrl-C ends it, and shows what there is until then.
+    """
     for program in _PROGRAMS:
         if not shutil.which(program):
             raise HostError(f"{program} is missing: apt-get install {' '.join(_PROGRAMS)}")
@@ -46,6 +50,20 @@ def main(
         chosen.append(subject)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of taking the lab down
     results: report.Results = {subject.name: [] for subject in chosen}
+    with contextlib.suppress(KeyboardInterrupt):  # what was measured until then is shown
+        _measure(chosen, rounds, seconds, results)
+    results = {name: done for name, done in results.items() if done}
+    report.show(results, rounds)
+    facts = {"kernel": platform.release(), "cores": os.cpu_count(), "rounds": rounds}
+    facts |= {"seconds": seconds, "reference": REFERENCE}
+    if json_path:
+        report.write_json(json_path, results, facts)
+    if plot:
+        report.write_plot(plot, results)
+
+
+def _measure(chosen: list[Subject], rounds: int, seconds: float, results: report.Results) -> None:
+    """Measure all in turn, and put into ``results`` what they did."""
     began = time.monotonic()
     for turn in range(rounds):
         for subject in chosen:
@@ -60,13 +78,6 @@ def main(
             spent = time.monotonic() - began
             done = f"round {turn + 1} of {rounds}: {subject.name}"
             print(f"{done}, {spent:.0f} s", file=sys.stderr, flush=True)
-    report.show(results, rounds)
-    facts = {"kernel": platform.release(), "cores": os.cpu_count(), "rounds": rounds}
-    facts |= {"seconds": seconds, "reference": REFERENCE}
-    if json_path:
-        report.write_json(json_path, results, facts)
-    if plot:
-        report.write_plot(plot, results)
 
 
 if __name__ == "__main__":

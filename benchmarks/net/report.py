@@ -28,32 +28,33 @@ def summary(results: Results) -> dict[str, dict[str, dict[str, float]]]:
                 continue
             entry = {"median": statistics.median(values), "min": min(values), "max": max(values)}
             beside = [one.get(measure, 0.0) for one in results.get(REFERENCE, [])]
-            if len(beside) == len(values) and all(beside):
-                pairs = zip(values, beside, strict=True)
+            if len(beside) >= len(values) and all(beside):
+                pairs = zip(values, beside, strict=False)  # the last round may have been cut short
                 entry["ratio"] = statistics.median(one / other for one, other in pairs)
             told.setdefault(measure, {})[name] = entry
     return told
 
 
 def show(results: Results, rounds: int) -> None:
-    """Print the table: medians, their spread, and ratios."""
+    """Print the table, a subject a row: medians, their spread, and ratios."""
     told = summary(results)
-    table = Table(title=f"medians of {rounds}, least and most, ratio to {REFERENCE}", box=None)
+    title = f"medians of {rounds}, least and most, ratio to {REFERENCE}"
+    table = Table(title=title, box=None, header_style="bold")
     table.add_column("")
+    for measure in told:
+        table.add_column(measure, justify="right", no_wrap=True)
     for name in results:
-        table.add_column(name, justify="right")
-    for measure, unit in UNITS.items():
-        if measure not in told:
-            continue
-        table.add_row(f"[bold]{measure}[/bold]  {unit}")
-        entries = [told[measure].get(name) for name in results]
-        table.add_row("", *(f"{one['median']:.2f}" if one else "" for one in entries))
+        entries = [told[measure].get(name) for measure in told]
+        table.add_row(name, *(f"{one['median']:.2f}" if one else "" for one in entries))
         spreads = (f"{one['min']:.2f}-{one['max']:.2f}" if one else "" for one in entries)
         table.add_row("", *spreads, style="dim")
         table.add_row(
             "", *(f"{one['ratio']:.2f} x" if one and "ratio" in one else "" for one in entries)
         )
-    Console(width=200).print(table)
+    console = Console(width=200)
+    console.print(table)
+    for measure in told:
+        console.print(f"{measure:>10}  {UNITS[measure]}", highlight=False)
 
 
 def write_json(path: str, results: Results, facts: dict[str, Any]) -> None:

@@ -109,6 +109,11 @@ def test_ratios_are_of_the_same_round_and_their_median_counts():
     assert "ratio" not in told["overload"]["plain"]
 
 
+def test_who_was_not_reached_in_the_last_round_is_compared_in_those_before():
+    cut_short = ROUNDS | {"pylvs <nat>": ROUNDS["pylvs <nat>"][:2]}
+    assert report.summary(cut_short)["bulk"]["pylvs <nat>"]["ratio"] == pytest.approx(0.95)
+
+
 def test_results_are_written_for_programs_and_for_people(tmp_path, capsys):
     report.write_json(tmp_path / "net.json", ROUNDS, {"cores": 2})
     document = json.loads((tmp_path / "net.json").read_text())
@@ -119,4 +124,6 @@ def test_results_are_written_for_programs_and_for_people(tmp_path, capsys):
     texts = [one.text for one in picture.iter() if one.tag.endswith("text")]
     assert "pylvs <nat>" in texts
     report.show(ROUNDS, 3)
-    assert "0.90 x" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split() == ["pylvs", "<nat>", "8.00", "30.00"] for line in lines)
+    assert any(line.split() == ["0.90", "x", "2.00", "x"] for line in lines)
