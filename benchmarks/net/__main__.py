@@ -24,8 +24,20 @@ _PROGRAMS = ("iperf3", "nft", "wrk", "nginx")
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--rounds", default=3, show_default=True, help="Every subject in turn, this often.")
-@click.option("--seconds", default=2.0, show_default=True, help="Of each measurement.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="Every subject in turn, this often.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1.0),  # wrk takes whole ones
+    default=2.0,
+    show_default=True,
+    help="Of each measurement.",
+)
 @click.option("--only", multiple=True, metavar="SUBJECT", help="Only these; again for more.")
 @click.option("--json", "json_path", metavar="FILE", help="Write every figure.")
 @click.option("--plot", metavar="FILE.svg", help="Write the ratios as bars.")
@@ -53,6 +65,8 @@ def main(
     with contextlib.suppress(KeyboardInterrupt):  # what was measured until then is shown
         _measure(chosen, rounds, seconds, results)
     results = {name: done for name, done in results.items() if done}
+    if not results:
+        raise SystemExit("nothing was measured")
     report.show(results, rounds)
     facts = {"kernel": platform.release(), "cores": os.cpu_count(), "rounds": rounds}
     facts |= {"seconds": seconds, "reference": REFERENCE}
