@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Measure subjects in the director's place of a lab, and compare them with nft's DNAT.
 
-    A round of all takes some twenty minutes; Ctrl-C ends it, and shows what there is until then.
+    A round of all takes twenty minutes and more.  Ctrl-C ends it and shows what there is.
     """
     for program in _PROGRAMS:
         if not shutil.which(program):
@@ -67,7 +67,7 @@ def main(
     results = {name: done for name, done in results.items() if done}
     if not results:
         raise SystemExit("nothing was measured")
-    report.show(results, rounds)
+    report.show(results)
     facts = {"kernel": platform.release(), "cores": os.cpu_count(), "rounds": rounds}
     facts |= {"seconds": seconds, "reference": REFERENCE}
     if json_path:

@@ -35,9 +35,10 @@ def summary(results: Results) -> dict[str, dict[str, dict[str, float]]]:
     return told
 
 
-def show(results: Results, rounds: int) -> None:
+def show(results: Results) -> None:
     """Print the table, a subject a row: medians, their spread, and ratios."""
     told = summary(results)
+    rounds = max(map(len, results.values()))
     title = f"medians of {rounds}, least and most, ratio to {REFERENCE}"
     table = Table(title=title, box=None, header_style="bold")
     table.add_column("")

@@ -7,7 +7,6 @@ as fast, and the host's packet filter does not see the outer packets: so it is f
 
 import contextlib
 import os
-import pathlib
 import socket
 import sys
 from typing import Final
@@ -17,13 +16,12 @@ import pyroute2
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import FRAME_POINTER, R0, R1, R2, R3, R4, R6, Program
 from pylvs.drivers.programs.claimed import ADDRESS_SIZE, packed, put_address
-from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read
+from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read, leave_odd
 from pylvs.wire import ethernet, ipv4, ipv6
 from pylvs.wire.text import address_of
 
 _PROTOCOLS: Final = {4: ipv4.IPIP, 6: ipv6.IPV6}  # by the version of what is inside
-_ETHERNET: Final = "1"
-_PLAIN_IPV4: Final = 0x45  # without options
+_ETHERNET: Final = 1  # ARPHRD_ETHER
 _ADDRESSES: Final = 1 << 12
 _EVERYWHERE: Final = 0  # RT_SCOPE_UNIVERSE
 _OUTER, _KEY = -40, -56  # on the program's stack: the outer header, and its destination
@@ -56,9 +54,7 @@ def _take_out(program: Program, outer: Layout, version: int, addresses: int) -> 
     program.load(1, R2, FRAME_POINTER, _OUTER + outer.protocol)
     program.jump_if(R2, "!=", _PROTOCOLS[version], lost)
     if outer.is_ipv4:
-        program.load(1, R2, FRAME_POINTER, _OUTER).jump_if(R2, "!=", _PLAIN_IPV4, lost)
-        program.load(2, R2, FRAME_POINTER, _OUTER + ipv4.FRAGMENT)
-        program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), lost)
+        leave_odd(program, FRAME_POINTER, _OUTER, lost)
     put_address(program, outer, FRAME_POINTER, _OUTER + outer.destination, _KEY)
     program.look_up(addresses, _KEY).jump_if(R0, "==", 0, lost)
     program.copy(R1, R6).set(R2, -outer.header).set(R3, bpf.BEHIND_ETHERNET)
@@ -69,7 +65,7 @@ def _take_out(program: Program, outer: Layout, version: int, addresses: int) -> 
 
 def attach(device: str, version: int) -> list[int]:
     """Have all Ethernet interfaces run the program; return what has to stay open, if anything."""
-    links = []
+    attached: list[int] = []
     with contextlib.ExitStack() as stack:
         try:
             addresses = bpf.Map(bpf.HASH, ADDRESS_SIZE, 1, _ADDRESSES)
@@ -78,13 +74,12 @@ def attach(device: str, version: int) -> list[int]:
                 for one in netlink.get_addr(scope=_EVERYWHERE):
                     text = one.get_attr("IFA_LOCAL") or one.get_attr("IFA_ADDRESS")
                     addresses[packed(address_of(text))] = b"\1"
+                links = [one for one in netlink.get_links() if one["ifi_type"] == _ETHERNET]
             assembled = assemble(socket.if_nametoindex(device), version, addresses.descriptor)
             program = bpf.load(assembled, bpf.TYPE_TC)
             stack.callback(os.close, program)
-            for number, name in socket.if_nameindex():
-                kind = pathlib.Path("/sys/class/net", name, "type").read_text(encoding="ascii")
-                if kind.strip() == _ETHERNET:
-                    links.append(bpf.attach(program, number, bpf.TYPE_TC))
+            for one in links:
+                attached.append(bpf.attach(program, one["index"], bpf.TYPE_TC))
         except OSError as error:
             print(f"{device}: raw sockets alone ({error.strerror})", file=sys.stderr, flush=True)
-    return links
+    return attached

@@ -123,7 +123,7 @@ def test_results_are_written_for_programs_and_for_people(tmp_path, capsys):
     picture = ElementTree.parse(tmp_path / "net.svg").getroot()
     texts = [one.text for one in picture.iter() if one.tag.endswith("text")]
     assert "pylvs <nat>" in texts
-    report.show(ROUNDS, 3)
+    report.show(ROUNDS)
     lines = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["pylvs", "<nat>", "8.00", "30.00"] for line in lines)
     assert any(line.split() == ["0.90", "x", "2.00", "x"] for line in lines)

@@ -31,7 +31,7 @@ from pylvs.drivers.programs.bpf import (
     R9,
     Program,
 )
-from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read, fold_wide
+from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read, fold_wide, leave_odd
 from pylvs.tables.connections.flows import GENERATION_ROW
 from pylvs.tables.layouts.shared import FLOW, FLOW_PLACES, OPEN_FLOW, VACANT, WARMING
 from pylvs.tables.sizes import FLOW_BITS, FLOWS_PER_BUCKET, HASH_BITS
@@ -132,9 +132,7 @@ def _read(program: Program, layout: Layout, load_bytes: int) -> None:
 
 def _check_ipv4(program: Program) -> None:
     """Take what has options or is a fragment, and what has a wrong checksum, for the director."""
-    program.load(1, R2, FRAME_POINTER, _PACKET).jump_if(R2, "!=", 0x45, DIRECTORS)
-    program.load(2, R2, FRAME_POINTER, _PACKET + ipv4.FRAGMENT)
-    program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), DIRECTORS)
+    leave_odd(program, FRAME_POINTER, _PACKET, DIRECTORS)
     program.set(R3, 0)
     for at in range(0, ipv4.HEADER_SIZE, 4):
         program.load(4, R2, FRAME_POINTER, _PACKET + at).compute_with(R3, "+", R2)

@@ -37,7 +37,7 @@ from pylvs.drivers.programs.claimed import (
     put_address,
 )
 from pylvs.drivers.programs.fanout import Fanout
-from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read
+from pylvs.drivers.programs.headers import LAYOUTS, Layout, as_read, leave_odd
 from pylvs.drivers.programs.offload import Offload, hindrance
 from pylvs.drivers.xdp import MTU_MAX
 from pylvs.errors import HostError
@@ -97,9 +97,7 @@ def assemble(
     chooses = sockets is not None and fanout is not None
     _look_up(program, claimed, 6, chooses)
     program.label("ipv4")
-    program.load(1, R2, R6, ethernet.HEADER_SIZE).jump_if(R2, "!=", 0x45, "pass")
-    program.load(2, R2, R6, ethernet.HEADER_SIZE + ipv4.FRAGMENT)
-    program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), "pass")
+    leave_odd(program, R6, ethernet.HEADER_SIZE, "pass")
     _look_up(program, claimed, 4, chooses)
     if sockets is None:
         program.label("take").set(R0, bpf.TC_DROP).exit()

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from pylvs.drivers.programs.bpf import Program
+from pylvs.drivers.programs.bpf import R2, Program
 from pylvs.wire import ethernet, ipv4, ipv6, transport
 
 
@@ -37,11 +37,20 @@ class Layout:
 
 
 LAYOUTS: Final = (Layout(4), Layout(6))
+PLAIN_IPV4: Final = 0x45
+"""How an IPv4 header without options begins."""
 
 
 def as_read(number: int) -> int:
     """Return 16 bits of the network's as the machine reads them, little-endian as x86-64 is."""
     return int.from_bytes(number.to_bytes(2, "big"), "little")
+
+
+def leave_odd(program: Program, source: int, at: int, otherwise: str) -> None:
+    """Jump if the IPv4 header at source + at has options, or is a fragment's; R2 is lost."""
+    program.load(1, R2, source, at).jump_if(R2, "!=", PLAIN_IPV4, otherwise)
+    program.load(2, R2, source, at + ipv4.FRAGMENT)
+    program.jump_if(R2, "&", as_read(ipv4.MORE_FRAGMENTS | ipv4.FRAGMENT_OFFSET), otherwise)
 
 
 def fold(program: Program, total: int, other: int) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from pylvs.drivers.programs import bpf
 from pylvs.drivers.programs.bpf import R0, R1, R2, R3, R4, R5, R7, R8, Program
-from pylvs.drivers.programs.headers import Layout, as_read, fold, fold_wide
+from pylvs.drivers.programs.headers import PLAIN_IPV4, Layout, as_read, fold, fold_wide
 from pylvs.tables.layouts.shared import FLOW_PLACES, OPEN_FLOW, SHUT
 from pylvs.wire import ethernet, ip, ipv4, ipv6
 
@@ -109,7 +109,7 @@ def _outer(program: Program, layout: Layout, around: Layout) -> None:
     program.jump_if(R4, "!=", ip.CONGESTION_EXPERIENCED, named)
     program.compute(R5, "^", ip.CONGESTION_EXPERIENCED ^ ip.ECT_0).label(named)
     if around.is_ipv4:
-        program.store_number(1, R2, _IP, 0x45).store(1, R2, _IP + ipv4.TOS, R5)
+        program.store_number(1, R2, _IP, PLAIN_IPV4).store(1, R2, _IP + ipv4.TOS, R5)
         program.copy(R4, R7).compute(R4, "+", around.header)
         program.store_number(2, R2, _IP + ipv4.IDENTIFICATION, 0)
         program.store_number(2, R2, _IP + ipv4.FRAGMENT, as_read(ipv4.DONT_FRAGMENT))
